@@ -1,0 +1,153 @@
+"""Pools: which network ψ a step sees. A draw depends on (seed, step) only, so every rank makes the same one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+
+import torch
+
+from latentdc.errors import BundleError, InputError
+from latentdc.networks.base import Network, build
+from latentdc.seeding import stream
+from latentdc.types import Batch, DataSpec
+
+_PURPOSE = "pool-network"
+_KEPT_PARAMETERS = 40_000_000
+"""A fixed pool keeps built networks up to this many parameters in all (160 MB); beyond it, it builds them again."""
+
+
+def fingerprint(network: torch.nn.Module) -> str:
+    """sha256 over names, types, shapes and bytes of all parameters and buffers: two networks of equal value agree."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        tensor = value.detach().cpu().contiguous()
+        digest.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+class Pool:
+    """Supplies a frozen network for every step: eval mode, no parameter gradients, unchanged by use.
+
+    Args:
+        arch: architecture name or ``"package.module:Class"``.
+        spec: the data the networks see.
+        seed: the run's seed.
+        width: see ``latentdc.networks.base.build``.
+    """
+
+    def __init__(self, arch: str, spec: DataSpec, seed: int, width: int | None = None) -> None:
+        self.arch, self.spec, self.seed, self.width = arch, spec, seed, width
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Pool:
+        """Hand out networks on this device from now on (they are still initialised on the CPU); returns itself."""
+        self.device = torch.device(device)
+        return self
+
+    def network(self, index: int) -> Network:
+        """The pool's network number ``index``, freshly built."""
+        net = build(self.arch, self.spec, seed=self.seed, index=index, width=self.width, purpose=_PURPOSE)
+        return net.to(self.device).eval().requires_grad_(False)
+
+    def at(self, step: int) -> Network:
+        """The network of one step."""
+        raise NotImplementedError(f"{type(self).__name__} must implement at(step) -> Network")
+
+    def advance(
+        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
+    ) -> None:
+        """After a step: a pool that trains its networks does so here; these pools have nothing to do."""
+
+    def state_dict(self) -> dict[str, str | int | None]:
+        """What identifies the pool. Draws are a function of the step, so nothing else needs saving."""
+        return {"kind": type(self).__name__, "arch": self.arch, "seed": self.seed, "width": self.width}
+
+    def load_state_dict(self, state: dict[str, str | int | None]) -> None:
+        """Check that a saved pool is this one.
+
+        Raises:
+            BundleError: it is another pool; the message names what differs.
+        """
+        mine = self.state_dict()
+        wrong = [name for name in sorted(mine.keys() | state.keys()) if mine.get(name) != state.get(name)]
+        if wrong:
+            pairs = ", ".join(f"{name} = {state.get(name)!r} instead of {mine.get(name)!r}" for name in wrong)
+            raise BundleError(f"the saved pool is another one: {pairs}; resume with the recipe that made it")
+
+
+class FreshPool(Pool):
+    """A new random network at every step: ψ_t ~ initialisation, as distribution matching samples them."""
+
+    def at(self, step: int) -> Network:
+        """The network of one step; not kept."""
+        return self.network(step)
+
+
+class FixedPool(Pool):
+    """A fixed list of seeded networks, walked in a new seeded permutation each round; what a sketch is made under.
+
+    Args:
+        arch: architecture name or ``"package.module:Class"``.
+        spec: the data the networks see.
+        seed: the run's seed.
+        num: number of networks.
+        width: see ``latentdc.networks.base.build``.
+
+    Raises:
+        InputError: ``num`` is below 1.
+    """
+
+    def __init__(self, arch: str, spec: DataSpec, seed: int, num: int, width: int | None = None) -> None:
+        super().__init__(arch, spec, seed, width)
+        if num < 1:
+            raise InputError(f"num = {num}: a fixed pool needs at least one network; raise the number of pairs")
+        self.num = num
+        self._round = -1
+        self._order: list[int] = []
+        self._kept: dict[int, Network] = {}
+        self._kept_parameters = 0
+
+    def __len__(self) -> int:
+        return self.num
+
+    def to(self, device: torch.device | str) -> FixedPool:
+        """Hand out networks on this device from now on; returns itself."""
+        super().to(device)
+        for net in self._kept.values():
+            net.to(self.device)
+        return self
+
+    def index(self, step: int) -> int:
+        """Which network step ``step`` sees: entry ``step % num`` of the permutation of round ``step // num``."""
+        round_, position = divmod(step, self.num)
+        if round_ != self._round:
+            self._order = torch.randperm(self.num, generator=stream(self.seed, "pool-walk", round_)).tolist()
+            self._round = round_
+        return self._order[position]
+
+    def network(self, index: int) -> Network:
+        """Network number ``index``, kept for the next time while memory allows.
+
+        Raises:
+            InputError: the pool has no such network.
+        """
+        if not 0 <= index < self.num:
+            raise InputError(f"network {index} of a pool of {self.num}: choose 0 … {self.num - 1}")
+        if index in self._kept:
+            return self._kept[index]
+        net = super().network(index)
+        size = sum(p.numel() for p in net.parameters())
+        if self._kept_parameters + size <= _KEPT_PARAMETERS:
+            self._kept[index] = net
+            self._kept_parameters += size
+        return net
+
+    def at(self, step: int) -> Network:
+        """The network of one step."""
+        return self.network(self.index(step))
+
+    def state_dict(self) -> dict[str, str | int | None]:
+        """What identifies the pool."""
+        return {**super().state_dict(), "num": self.num}
