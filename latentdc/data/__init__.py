@@ -1,0 +1,1 @@
+"""Real data: stores, sources, samplers and augmentation."""

@@ -1,0 +1,44 @@
+"""Data fixtures shared by all tests: seeded synthetic images, separable by class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from latentdc.data.store import ClassStore, from_arrays
+from latentdc.types import DataSpec
+
+
+def _make(per_class: int = 12, *, num_classes: int = 3, channels: int = 1, size: int = 8, seed: int = 0) -> ClassStore:
+    rng = torch.Generator().manual_seed(seed)
+    prototypes = torch.rand(num_classes, channels, size, size, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(num_classes).repeat_interleave(per_class)
+    noise = torch.randn(len(labels), channels, size, size, generator=rng)
+    images = (255 * (prototypes[labels] + 0.1 * noise)).clamp(0, 255).to(torch.uint8)
+    return from_arrays(images, labels, [f"class-{c}" for c in range(num_classes)], name="tiny")
+
+
+@pytest.fixture(scope="session")
+def make_store() -> Callable[..., ClassStore]:
+    """Factory ``(per_class=12, *, num_classes=3, channels=1, size=8, seed=0)``; another seed draws other noise."""
+    return _make
+
+
+@pytest.fixture(scope="session")
+def tiny_store() -> ClassStore:
+    """3 classes x 12 images of 1x8x8."""
+    return _make()
+
+
+@pytest.fixture(scope="session")
+def tiny_test_store() -> ClassStore:
+    """Fresh images of the same three classes."""
+    return _make(8, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_spec(tiny_store: ClassStore) -> DataSpec:
+    """Specification of ``tiny_store``."""
+    return tiny_store.spec
