@@ -79,7 +79,7 @@ class ClassStore:
         """sha256 over the image shape and the sorted (image hash, label) pairs: the same for any order of the rows."""
         labels = self.labels.cpu().numpy().astype(">u4").view(np.uint8).reshape(-1, 4)
         rows = np.concatenate([self.digests, labels], axis=1)
-        total = hashlib.sha256(repr(tuple(self.spec.image_shape)).encode())
+        total = hashlib.sha256(repr(tuple(self.images.shape[1:])).encode())
         total.update(rows[np.lexsort(_words(rows))].tobytes())
         return total.hexdigest()
 
