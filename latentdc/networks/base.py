@@ -27,19 +27,21 @@ class Network(nn.Module):
 
     Args:
         spec: shape, classes, mean and standard deviation of the data.
+        width: channels or hidden units asked for, None for the published ones; each subclass says what it means.
     """
 
     cite: ClassVar[tuple[str, ...]] = ()
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, *, width: int | None = None) -> None:
         super().__init__()
+        self.width = width
         channels = spec.image_shape[0]
         if len(spec.mean) != channels or len(spec.std) != channels:
             raise InputError(
-                f'data "{spec.name}" has {channels} channels but {len(spec.mean)} means and {len(spec.std)} deviations; '
-                "give one of each per channel in its DataSpec"
+                f'data "{spec.name}" has {channels} channels but {len(spec.mean)} means and {len(spec.std)} standard '
+                "deviations; give one of each per channel in its DataSpec"
             )
         self.register_buffer("mean", torch.tensor(spec.mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -101,4 +103,4 @@ def build(
         raise InputError(f"width = {width}: a network needs at least 1 channel; leave it out for the published width")
     constructor = _resolve(arch)
     with global_seed(seed, purpose, index=index):
-        return constructor(spec, width=width)  # type: ignore[call-arg]
+        return constructor(spec, width=width)

@@ -14,7 +14,7 @@ _DEPTH_OF_SIDE = {32: 3, 64: 4, 128: 5, 256: 6}
 
 
 def depth_for(side: int) -> int:
-    """Blocks for images of a side in pixels, so that the last block leaves about 4 × 4: 3, 4, 5, 6 for ≤ 32, 64, 128, 256.
+    """Blocks for images of ``side`` pixels, ending near 4 × 4: 3, 4, 5, 6 for at most 32, 64, 128, 256 pixels.
 
     Raises:
         InputError: the images are larger than 256 pixels.
@@ -47,7 +47,7 @@ class ConvNet(Network):
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dc",)
 
     def __init__(self, spec: DataSpec, *, width: int | None = None, depth: int | None = None) -> None:
-        super().__init__(spec)
+        super().__init__(spec, width=width)
         channels, height, wide = spec.image_shape
         width = width or 128
         depth = depth or depth_for(max(height, wide))

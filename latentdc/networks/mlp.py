@@ -25,7 +25,7 @@ class MLP(Network):
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dc",)
 
     def __init__(self, spec: DataSpec, *, width: int | None = None) -> None:
-        super().__init__(spec)
+        super().__init__(spec, width=width)
         channels, height, wide = spec.image_shape
         width = width or 128
         self.first = nn.Linear(channels * height * wide, width)

@@ -36,7 +36,7 @@ class ResNet18(Network):
     cite: ClassVar[tuple[str, ...]] = ("he2016resnet",)
 
     def __init__(self, spec: DataSpec, *, width: int | None = None) -> None:
-        super().__init__(spec)
+        super().__init__(spec, width=width)
         channels, height, wide = spec.image_shape
         width = width or 64
         small = max(height, wide) <= 64

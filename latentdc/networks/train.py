@@ -1,0 +1,159 @@
+"""The one student trainer: every protocol, pool and figure trains its networks here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from latentdc.errors import DivergenceError, InputError
+from latentdc.networks.base import Network
+from latentdc.networks.compiled import precision_context, require_compiler
+from latentdc.networks.infer import accuracy, device_of, embed, to_float
+from latentdc.seeding import stream
+
+__all__ = ["TrainSpec", "accuracy", "embed", "train_student"]
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+BatchLoss = Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
+_FLOAT_BYTES_KEPT = 256 * 2**20
+"""A set that takes no more than this as float is converted once; a larger one stays uint8 until a batch needs it."""
+_CHECK_EVERY = 50
+"""Epochs between two looks at the loss: each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How a student is trained; the defaults are the protocol of DC, DSA and DM with augmentation.
+
+    With E = ``epochs`` the student passes **E + 1** times over the set (the authors' loop is ``range(E + 1)``). After
+    pass number ``decay_at`` (counted from 0; E // 2 + 1 by default) the learning rate is multiplied by ``decay_factor``
+    and the optimiser is made anew, which sets its momentum to zero. The network after the last pass counts.
+
+    Raises:
+        InputError: a value out of range.
+
+    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1, and the authors' evaluation loop.
+    """
+
+    epochs: int = 1000
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+    decay_at: int | None = None
+    decay_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.lr <= 0:
+            raise InputError(
+                f"epochs = {self.epochs}, batch_size = {self.batch_size}, lr = {self.lr}: "
+                "epochs must be at least 0, the batch size at least 1 and the learning rate above 0"
+            )
+
+    @property
+    def passes(self) -> int:
+        """Passes over the training set: E + 1."""
+        return self.epochs + 1
+
+    @property
+    def decay_after(self) -> int:
+        """Number (from 0) of the pass after which the learning rate falls."""
+        return self.epochs // 2 + 1 if self.decay_at is None else self.decay_at
+
+
+def _batch_loss(network: Network, x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
+    losses = functional.cross_entropy(network(x).float(), y, reduction="none")
+    return losses.mean() if w is None else (w * losses).mean()
+
+
+def _optimiser(network: Network, spec: TrainSpec, lr: float) -> torch.optim.Optimizer:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.optim.SGD(parameters, lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
+
+
+def _prepared(x: Tensor, y: Tensor, w: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    if len(x) == 0 or len(x) != len(y) or (w is not None and len(w) != len(x)):
+        weights = "" if w is None else f" and {len(w)} weights"
+        raise InputError(f"a training set of {len(x)} images, {len(y)} labels{weights}: give one per image, and some")
+    x = x.to(device)
+    if x.numel() * 4 <= _FLOAT_BYTES_KEPT:
+        x = to_float(x)
+    y = y.to(device, torch.float32 if y.ndim == 2 else torch.int64)
+    if w is not None:
+        w = w.to(device, torch.float32)
+        total = float(w.sum())
+        if not total > 0:
+            raise InputError("sample weights must have a positive sum; leave them out for equal weights")
+        w = w * (len(w) / total)  # mean 1 over the set: the learning rate keeps its meaning
+    return x, y, w
+
+
+def train_student(
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    spec: TrainSpec | None = None,
+    *,
+    w: Tensor | None = None,
+    augment: Augment | None = None,
+    seed: int,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    compile: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Network:
+    """Train a network on a (small) set by cross-entropy, and return it: the same object, in eval mode.
+
+    Order, augmentation and thus the result depend on the arguments alone (repeatable bit for bit on one machine
+    with the same number of threads). BatchNorm layers train on batch statistics.
+
+    Args:
+        network: a freshly built student; see ``latentdc.networks.base.build``.
+        x: images ``(n, c, h, w)``, uint8 or float in [0, 1].
+        y: classes ``(n,)`` int64, or distributions over classes ``(n, k)``.
+        spec: the protocol; ``TrainSpec()`` if None.
+        w: weight of each image ``(n,)`` or None; scaled to mean 1 over the set.
+        augment: ``(x, rng) -> x`` applied to every mini-batch of float images in [0, 1].
+        seed: decides the order and the augmentation.
+        device: where to train; the network's own device if None.
+        precision: ``"fp32"``, or ``"bf16"`` for autocast (parameters and loss stay fp32).
+        compile: compile the forward and backward pass; pays off from some thousands of steps on a CPU.
+        progress: called after every pass with (passes done, passes in all).
+
+    Raises:
+        InputError: sizes that disagree, or an unknown precision.
+        MissingExtraError: ``compile`` without a compiler.
+        DivergenceError: the loss is no longer finite.
+    """
+    spec = spec or TrainSpec()
+    target = device_of(network) if device is None else torch.device(device)
+    network.to(target).train()
+    x, y, w = _prepared(x, y, w, target)
+    batch_loss: BatchLoss = _batch_loss
+    if compile:
+        require_compiler(target)
+        batch_loss = torch.compile(_batch_loss, dynamic=False)
+    optimiser = _optimiser(network, spec, spec.lr)
+    for epoch in range(spec.passes):
+        order = torch.randperm(len(x), generator=stream(seed, "student-shuffle", epoch)).to(target)
+        for number, start in enumerate(range(0, len(x), spec.batch_size)):
+            rows = order[start : start + spec.batch_size]
+            images = to_float(x[rows])
+            if augment is not None:
+                images = augment(images, stream(seed, "student-augment", epoch, number))
+            with precision_context(precision, target):
+                loss = batch_loss(network, images, y[rows], None if w is None else w[rows])
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+        if epoch == spec.decay_after:
+            optimiser = _optimiser(network, spec, spec.lr * spec.decay_factor)
+        if (epoch % _CHECK_EVERY == 0 or epoch == spec.epochs) and not bool(torch.isfinite(loss)):
+            raise DivergenceError(f"student training diverged in pass {epoch}: loss {float(loss)}; lower lr ({spec.lr})")
+        if progress is not None:
+            progress(epoch + 1, spec.passes)
+    return network.eval()
