@@ -1,0 +1,156 @@
+"""The rows printed beside a set: random real images, k-means medoids, undistilled decoder samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from latentdc.bundle import Bundle
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError, unknown
+from latentdc.evaluate.medoids import medoids
+from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
+from latentdc.latents import decode
+from latentdc.networks import build
+from latentdc.networks.train import embed
+from latentdc.portable.bank import LatentBank
+from latentdc.seeding import stream
+
+BASELINES: tuple[str, ...] = ("random-real", "medoids", "undistilled")
+"""Names of the baselines, in the order they are printed."""
+
+MEDOID_CANDIDATES = 1000
+"""At most this many images per class are clustered for ``medoids``, redrawn with each seed."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row to evaluate: how many images, how many bytes, and how to draw it for a seed."""
+
+    name: str
+    basis: str
+    counts: tuple[int, ...]
+    """Images of each class that the student trains on."""
+    stored_per_class: float
+    bytes_per_class: float
+    key: str
+    """What the draw depends on besides the seed; part of a run's identity."""
+    draw: Callable[[int], ImageSet]
+
+    @property
+    def num_images(self) -> int:
+        """Images in the set."""
+        return sum(self.counts)
+
+
+def equal_bytes_count(bytes_per_class: float, shape: tuple[int, int, int]) -> int:
+    """Real uint8 images per class that stand for a byte budget: the fewest that take at least 95 % of it.
+
+    So the baseline has never notably fewer bytes than the set. 0 when less than half an image fits the budget.
+    """
+    fits = (bytes_per_class - COUNT_BYTES) / math.prod(shape)
+    return 0 if fits < 0.5 else max(1, math.ceil(fits - 0.05))
+
+
+def random_real(real: ClassStore, counts: Sequence[int], seed: int) -> ImageSet:
+    """A random subset of the real images, ``counts[c]`` of class c, redrawn with every seed."""
+    picked = [real.pick(c, num, stream(seed, "random-real", index=c)) for c, num in enumerate(counts)]
+    return of_store(real.subset(torch.cat(picked)))
+
+
+def real_medoids(real: ClassStore, counts: Sequence[int], seed: int, *, width: int | None = None) -> ImageSet:
+    """The k-means medoids of each class in the embedding of a randomly initialised ConvNet, ``counts[c]`` of class c.
+
+    The feature space needs neither labels nor training, and it is the one distribution matching compares sets in.
+    Network, candidates (at most 1000 images a class, never fewer than asked) and k-means++ all follow the seed.
+    """
+    net = build("convnet", real.spec, seed=seed, width=width, purpose="medoids-network")
+    chosen = []
+    for c, num in enumerate(counts):
+        rng = stream(seed, "medoids", index=c)
+        candidates = real.pick(c, min(real.count(c), max(num, MEDOID_CANDIDATES)), rng)
+        points = embed(net, real.images[candidates])
+        chosen.append(candidates[medoids(points, num, rng)])
+    return of_store(real.subset(torch.cat(chosen)))
+
+
+def undistilled(bundle: Bundle, seed: int) -> ImageSet:
+    """As many latents as the bundle stores, drawn from its decoder's prior, quantised and decoded in the same way."""
+    latents = bundle.decoder.prior(bundle.bank.owner, stream(seed, "undistilled"))
+    bank = LatentBank.of(latents, bundle.bank.counts).quantise(bundle.bank.storage)
+    return exported(decode(bundle.decoder, bank, formation=bundle.formation))
+
+
+def candidates(
+    subject: Subject, real: ClassStore, names: Sequence[str], *, width: int | None = None
+) -> tuple[list[Candidate], list[str]]:
+    """The set itself, then its baselines at equal number of images and at equal bytes; and why any row is left out.
+
+    Args:
+        subject: the set under evaluation.
+        real: real images to draw from.
+        names: which of ``BASELINES``.
+        width: width of the medoids' feature network, for tests; None is the published width.
+
+    Raises:
+        InputError: an unknown baseline.
+    """
+    for name in names:
+        if name not in BASELINES:
+            raise InputError(unknown("baseline", name, BASELINES))
+    images, shape, num_classes = subject.images, real.spec.image_shape, real.spec.num_classes
+    sha256 = images.sha256()
+    per_class = len(images) / num_classes
+    same = subject.stored_per_class, subject.bytes_per_class
+    rows = [Candidate("bundle", "equal-images", images.counts, *same, sha256, lambda _: images)]
+    budgets = [("equal-images", images.counts)]
+    affordable = equal_bytes_count(subject.bytes_per_class, shape)
+    notes = []
+    if affordable == 0 and set(names) - {"undistilled"}:
+        notes.append(
+            f"equal-bytes rows left out: {subject.bytes_per_class:.0f} bytes hold less than half of one real image "
+            f"({math.prod(shape)} bytes)"
+        )
+    elif affordable and (affordable,) * num_classes != images.counts:
+        budgets.append(("equal-bytes", (affordable,) * num_classes))
+    for name in (name for name in BASELINES if name in names):
+        if name == "undistilled":
+            if subject.bundle is None:
+                notes.append("undistilled left out: a folder of images has no decoder to sample from")
+            else:
+                rows.append(_undistilled_row(subject.bundle, images.counts, same, sha256))
+            continue
+        for basis, counts in budgets:
+            short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
+            if short:
+                notes.append(
+                    f"{name} ({basis}) left out: fewer real images than {max(counts)} in class {', '.join(short)}"
+                )
+            else:
+                rows.append(_real_row(name, basis, counts, real, width))
+    if per_class != subject.stored_per_class:
+        notes.append(
+            f"images_per_class counts what students see; {subject.stored_per_class:g} rows per class are stored"
+        )
+    return rows, notes
+
+
+def _real_row(name: str, basis: str, counts: tuple[int, ...], real: ClassStore, width: int | None) -> Candidate:
+    """A row of real images."""
+    per_class = sum(counts) / len(counts)
+
+    def draw(seed: int) -> ImageSet:
+        if name == "medoids":
+            return real_medoids(real, counts, seed, width=width)
+        return random_real(real, counts, seed)
+
+    size = real_bytes_per_class(per_class, real.spec.image_shape)
+    return Candidate(name, basis, counts, per_class, size, f"{real.spec.fingerprint}/{counts}/{width}", draw)
+
+
+def _undistilled_row(bundle: Bundle, counts: tuple[int, ...], same: tuple[float, float], key: str) -> Candidate:
+    """The row of prior samples; equal in number and in bytes."""
+    return Candidate("undistilled", "equal-images", counts, *same, key, lambda seed: undistilled(bundle, seed))

@@ -1,0 +1,180 @@
+"""``evaluate``: a condensed set and its honest baselines under one protocol."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+import latentdc
+from latentdc.bundle import Bundle
+from latentdc.data.sources import Data
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError, unknown
+from latentdc.evaluate.baselines import BASELINES, candidates
+from latentdc.evaluate.ddranking import label_robust_score
+from latentdc.evaluate.protocols import Protocol, find_protocol
+from latentdc.evaluate.records import Gain, Machine, Report, Row
+from latentdc.evaluate.runs import Bench, RunLog, Settings
+from latentdc.evaluate.sets import Subject, split_data, subject_of
+from latentdc.networks import ARCHITECTURES
+
+
+def evaluate(
+    source: str | Path | Bundle | ClassStore,
+    data: Data,
+    protocol: str | Protocol = "dsa-1000",
+    *,
+    students: Sequence[str] = ("convnet",),
+    seeds: int | Sequence[int] = 5,
+    baselines: Sequence[str] = BASELINES,
+    split: str = "test",
+    precision: str = "fp32",
+    compile: bool = False,
+    width: int | None = None,
+    device: str = "cpu",
+    full_accuracy: float | None = None,
+    runs: str | Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Train students on a set and on its baselines, and report their accuracies on data the set never saw.
+
+    Args:
+        source: a bundle (folder or object), any folder of images in class folders, or a ``ClassStore``.
+        data: the real data: baselines come from its training images, accuracy from its test images.
+        protocol: a name of ``PROTOCOLS`` or a ``Protocol``.
+        students: architectures; each is trained on every row.
+        seeds: how many seeds (0, 1, …), or which; random, medoid and undistilled sets are redrawn with each.
+        baselines: names of ``BASELINES``; empty for none.
+        split: ``"test"``, or ``"held-out"``: judge on the held-out slice of the training images and draw the baselines
+            from the rest; for choosing between recipes without looking at test data.
+        precision: ``"fp32"`` or ``"bf16"``.
+        compile: compile the students' training step.
+        width: width of the students, for quick checks; None is the published width.
+        device: where students train.
+        full_accuracy: per cent on all real data under this protocol, if known: completes DD-Ranking's score.
+        runs: a ``runs.jsonl``; finished runs are appended to it and skipped when evaluated again.
+        progress: show a bar on standard error.
+
+    Raises:
+        InputError: an unknown protocol, student, baseline, split or precision, or no seeds.
+        DataError: the set does not fit the data, or the data has no test images.
+        BundleError: the bundle is damaged.
+    """
+    plan, wanted = find_protocol(protocol), _seeds(seeds)
+    _check(students, precision, full_accuracy)
+    real, judge = split_data(data.train, data.test, split)
+    subject = subject_of(source, real.spec)
+    plans, notes = candidates(subject, real, baselines, width=width)
+    settings = Settings(plan, precision, compile, width, device)
+    judge_key = f"{real.spec.fingerprint}/{judge.fingerprint()}"
+    bench = Bench(judge, judge_key, real.spec, settings, RunLog(Path(runs) if runs else None), progress)
+    rows = bench.rows(plans, students, wanted)
+    return Report(
+        source=subject.name,
+        source_sha256=subject.images.sha256(),
+        protocol=plan.to_dict(),
+        data=real.spec.name,
+        fingerprint=real.spec.fingerprint,
+        split=split,
+        class_names=real.spec.class_names,
+        seeds=wanted,
+        precision=precision,
+        rows=rows,
+        gains=gains(rows, full_accuracy),
+        bytes=dict(subject.bytes),
+        full_accuracy=full_accuracy,
+        notes=(*notes, *_reservations(subject, real, data, split, width)),
+        machine=machine(device),
+        seconds=sum(run.seconds for row in rows for run in row.runs),
+    )
+
+
+def gains(rows: Sequence[Row], full_accuracy: float | None = None) -> tuple[Gain, ...]:
+    """Gain of the set over each random-real row of the same student, in fractions, and DD-Ranking's score of it.
+
+    Args:
+        rows: rows of one report.
+        full_accuracy: per cent on all real data; adds the hard-label part to the score.
+    """
+    full = None if full_accuracy is None else full_accuracy / 100
+    found = []
+    for row in rows:
+        if row.name != "random-real":
+            continue
+        ours = next(other for other in rows if other.name == "bundle" and other.student == row.student)
+        synthetic, random = ours.accuracy_mean / 100, row.accuracy_mean / 100
+        found.append(
+            Gain(
+                student=row.student,
+                basis=row.basis,
+                gain_over_random=synthetic - random,
+                lrs=label_robust_score(synthetic, random, full),
+                computed="IOR" if full is None else "0.5 IOR - 0.5 HLR",
+            )
+        )
+    return tuple(found)
+
+
+def machine(device: str) -> Machine:
+    """Processor, threads, device, torch version and, in a clone, the commit."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = f"{names[0]} ({os.cpu_count()} logical cores)" if names else cpu
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return Machine(cpu, torch.get_num_threads(), name, torch.__version__, _commit())
+
+
+def _commit() -> str | None:
+    """Commit of the clone latentdc runs from, ``-dirty`` when edited; None without a clone or git."""
+    root = Path(latentdc.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """The seeds to run; a number n is 0 … n − 1."""
+    wanted = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise InputError(f"seeds = {seeds}: give a number of at least 1, or a list of different seeds")
+    return wanted
+
+
+def _check(students: Sequence[str], precision: str, full_accuracy: float | None) -> None:
+    """Refuse wrong settings before anything is trained."""
+    if not students:
+        raise InputError(f"no students: name at least one of {', '.join(ARCHITECTURES)}")
+    for student in students:
+        if student not in ARCHITECTURES and ":" not in student:
+            raise InputError(unknown("student", student, ARCHITECTURES))
+    if precision not in ("fp32", "bf16"):
+        raise InputError(unknown("precision", precision, ("fp32", "bf16")))
+    if full_accuracy is not None and not 0 <= full_accuracy <= 100:
+        raise InputError(f"full_accuracy = {full_accuracy}: give per cent, between 0 and 100")
+
+
+def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, width: int | None) -> list[str]:
+    """What a reader must know to trust the figures."""
+    notes = []
+    if subject.fingerprint and subject.fingerprint != real.spec.fingerprint:
+        if split == "held-out" and subject.fingerprint == data.train.spec.fingerprint:
+            notes.append("the bundle was condensed from all training images, the held-out ones too: no fair selection")
+        else:
+            notes.append("the bundle was condensed from other images than the baselines are drawn from")
+    if width is not None:
+        notes.append(f"students of width {width}, not the published one")
+    return notes

@@ -1,0 +1,104 @@
+"""Named, frozen student protocols: how a set of images becomes one accuracy, the same for every row of a report."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from latentdc.data.augment import DSA
+from latentdc.errors import InputError, unknown
+from latentdc.networks.train import Augment, TrainSpec
+from latentdc.types import DataSpec
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """SGD from scratch on the set, with DSA, read off after the last epoch (never the best epoch).
+
+    The learning rate falls once, after epoch E // 2 + 1 (see ``TrainSpec``).
+
+    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1; the protocol of DC, DSA and DM.
+    """
+
+    cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa", "zhao2023dm")
+    name: str
+    epochs: int
+    """Epochs, or their upper bound when ``image_budget`` is given."""
+    image_budget: int | None = None
+    """Images shown in one training: a set of n images then gets min(epochs, image_budget // n) epochs, at least one."""
+    batch_size: int = 256
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    decay_factor: float = 0.1
+    strategy: str = "color_crop_cutout_flip_scale_rotate"
+    """DSA groups; one group per mini-batch, one draw per image. No mirroring where it would change labels."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            InputError: epochs, image budget or batch size below 1.
+        """
+        numbers = {"epochs": self.epochs, "image_budget": self.image_budget, "batch_size": self.batch_size}
+        for what, value in numbers.items():
+            if value is not None and value < 1:
+                raise InputError(f"protocol {self.name}: {what} = {value}; give an integer of at least 1")
+
+    def epochs_for(self, num_images: int) -> int:
+        """Epochs that a set of ``num_images`` images is trained for."""
+        if self.image_budget is None:
+            return self.epochs
+        return max(1, min(self.epochs, self.image_budget // max(1, num_images)))
+
+    def train_spec(self, num_images: int) -> TrainSpec:
+        """Settings of the student trainer for a set of ``num_images`` images."""
+        return TrainSpec(
+            epochs=self.epochs_for(num_images),
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            batch_size=self.batch_size,
+            decay_factor=self.decay_factor,
+        )
+
+    def augmenter(self, spec: DataSpec) -> Augment:
+        """The per-mini-batch augmentation for a data set."""
+        dsa = DSA(strategy=self.strategy).for_data(spec)
+
+        def augment(x: Tensor, rng: torch.Generator) -> Tensor:
+            shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
+            return dsa.apply(x, dsa.draw(int(x.shape[0]), shape, rng, shared=False), spec)
+
+        return augment
+
+    def to_dict(self) -> dict[str, object]:
+        """All values, for a report."""
+        return asdict(self)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("dsa-1000", epochs=1000),
+        Protocol("quick", epochs=300),
+        Protocol("dsa-150k", epochs=1000, image_budget=150_000),
+    )
+}
+"""Named protocols; each is frozen, its values are part of every report."""
+
+
+def find_protocol(protocol: str | Protocol) -> Protocol:
+    """The protocol of that name, or the one given.
+
+    Raises:
+        InputError: no protocol of that name; the message lists them.
+    """
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise InputError(unknown("protocol", protocol, PROTOCOLS))
+    return PROTOCOLS[protocol]

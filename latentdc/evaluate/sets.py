@@ -1,0 +1,178 @@
+"""The sets students train on: what a user would export, uint8 images with their targets."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from latentdc.bundle import Bundle, load_bundle
+from latentdc.data.sources import open_data
+from latentdc.data.store import ClassStore
+from latentdc.errors import DataError, InputError
+from latentdc.latents import decode
+from latentdc.types import Batch, DataSpec
+
+COUNT_BYTES = 4
+"""Class-grouped hard labels are stored as one 4-byte count per class."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images as exported and their targets."""
+
+    x: Tensor
+    """``(n, c, h, w)`` uint8."""
+    y: Tensor
+    """Targets ``(n, k)`` float; a hard label is a one-hot row."""
+    owner: Tensor
+    """Class of each image ``(n,)`` int64."""
+    w: Tensor | None = None
+    """Weight of each image ``(n,)`` or None."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class."""
+        return tuple(torch.bincount(self.owner, minlength=self.y.shape[1]).tolist())
+
+    def sha256(self) -> str:
+        """Hash over shape, pixels, targets and weights."""
+        digest = hashlib.sha256(repr((tuple(self.x.shape), tuple(self.y.shape))).encode())
+        for tensor in (self.x, self.y) if self.w is None else (self.x, self.y, self.w):
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The set under evaluation, with what its baselines must match."""
+
+    name: str
+    images: ImageSet
+    stored_per_class: float
+    """Stored rows per class before any formation."""
+    bytes: Mapping[str, int]
+    """Bytes of the whole set by line."""
+    bytes_per_class: float
+    fingerprint: str
+    """Fingerprint of the data a bundle was condensed from; empty when unknown."""
+    bundle: Bundle | None = None
+
+
+def exported(batch: Batch) -> ImageSet:
+    """A decoded batch as a user would export it: clamped to [0, 1] and rounded to uint8."""
+    x = batch.x.detach().clamp(0, 1).mul(255).round().to(torch.uint8)
+    w = None if batch.w is None else batch.w.detach().float().cpu()
+    return ImageSet(x.cpu(), batch.y.detach().float().cpu(), batch.owner.cpu(), w)
+
+
+def of_store(store: ClassStore) -> ImageSet:
+    """All images of a store with one-hot targets."""
+    owner = store.labels.cpu()
+    return ImageSet(store.images.cpu(), F.one_hot(owner, store.spec.num_classes).float(), owner)
+
+
+def real_bytes_per_class(images_per_class: float, shape: tuple[int, int, int]) -> float:
+    """Bytes per class of real images: uint8 pixels and one class count, by the same rule as a bundle."""
+    channels, height, width = shape
+    return images_per_class * channels * height * width + COUNT_BYTES
+
+
+def subject_of(source: str | Path | Bundle | ClassStore, spec: DataSpec) -> Subject:
+    """Open the set to evaluate and check that it fits the data.
+
+    Args:
+        source: a bundle folder, any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``.
+        spec: specification of the data the students are judged on.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        DataError: no such folder, or its classes or image shape differ from the data's.
+    """
+    if isinstance(source, Bundle):
+        return _of_bundle(source, source.path.name if source.path else "bundle", spec)
+    if isinstance(source, ClassStore):
+        return _of_images(source, source.spec.name, spec)
+    path = Path(source)
+    if (path / "model_index.json").is_file():
+        return _of_bundle(load_bundle(path), path.name, spec)
+    return _of_images(open_data(str(source)).train, path.name, spec)
+
+
+def _fits(given: DataSpec, wanted: DataSpec, name: str) -> None:
+    """Refuse classes or shapes that differ."""
+    missing = sorted(set(wanted.class_names) - set(given.class_names))
+    extra = sorted(set(given.class_names) - set(wanted.class_names))
+    if missing or extra:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"has {', '.join(extra)}, which the data has not"] if extra else []
+        raise DataError(
+            f'"{name}" {" and ".join(parts)}. Its classes must be those of {wanted.name}: '
+            f"{', '.join(wanted.class_names)}; rename the class folders, or evaluate on a class subset (--classes)."
+        )
+    if tuple(given.image_shape) != tuple(wanted.image_shape):
+        raise DataError(
+            f'"{name}" holds images of (channels, height, width) = {tuple(given.image_shape)}, {wanted.name} of '
+            f"{tuple(wanted.image_shape)}; export or load them at the same size (--size)."
+        )
+
+
+def _of_bundle(bundle: Bundle, name: str, spec: DataSpec) -> Subject:
+    """Decode a bundle's rows, all of them, through its formation."""
+    _fits(bundle.spec, spec, name)
+    if bundle.spec.class_names != spec.class_names:
+        raise DataError(
+            f'"{name}" numbers its classes {", ".join(bundle.spec.class_names)}, {spec.name} numbers them '
+            f"{', '.join(spec.class_names)}: open the data with the bundle's class order (--classes)."
+        )
+    storage = bundle.storage
+    return Subject(
+        name=name,
+        images=exported(decode(bundle.decoder, bundle.bank, formation=bundle.formation)),
+        stored_per_class=bundle.bank.num_rows / spec.num_classes,
+        bytes=storage.to_dict(),
+        bytes_per_class=storage.bytes_per_class,
+        fingerprint=bundle.spec.fingerprint,
+        bundle=bundle,
+    )
+
+
+def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
+    """Labelled images, their classes renumbered to the data's by name."""
+    _fits(store.spec, spec, name)
+    images = of_store(store.choose([store.spec.class_names.index(wanted) for wanted in spec.class_names]))
+    per_class = len(images) / spec.num_classes
+    pixels = int(images.x.numel())
+    labels = COUNT_BYTES * spec.num_classes
+    return Subject(
+        name=name,
+        images=images,
+        stored_per_class=per_class,
+        bytes={"pixels_uint8": pixels, "labels": labels},
+        bytes_per_class=(pixels + labels) / spec.num_classes,
+        fingerprint="",
+    )
+
+
+def split_data(train: ClassStore, test: ClassStore | None, split: str) -> tuple[ClassStore, ClassStore]:
+    """(real images that baselines are drawn from, images that students are judged on).
+
+    Raises:
+        DataError: the data has no test split.
+        InputError: ``split`` is neither ``test`` nor ``held-out``.
+    """
+    if split == "held-out":
+        return train.holdout()
+    if split != "test":
+        raise InputError(f'split = "{split}": give "test", or "held-out" (part of the training images, for selection)')
+    if test is None:
+        raise DataError(f'{train.spec.name} has no test images; add a test split, or evaluate with split="held-out".')
+    return train, test
