@@ -152,8 +152,8 @@ def train_student(
             optimiser.step()
         if epoch == spec.decay_after:
             optimiser = _optimiser(network, spec, spec.lr * spec.decay_factor)
-        if (epoch % _CHECK_EVERY == 0 or epoch == spec.epochs) and not bool(torch.isfinite(loss)):
-            raise DivergenceError(f"student training diverged in pass {epoch}: loss {float(loss)}; lower lr ({spec.lr})")
+        if (epoch % _CHECK_EVERY == 0 or epoch == spec.epochs) and not bool(torch.isfinite(loss.detach())):
+            raise DivergenceError(f"training diverged in pass {epoch}: loss {loss.item()}; lower lr = {spec.lr}")
         if progress is not None:
             progress(epoch + 1, spec.passes)
     return network.eval()
