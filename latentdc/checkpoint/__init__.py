@@ -1,0 +1,7 @@
+"""Checkpoints of a run: atomic safetensors files, a JSONL log cut back on resume, and the state they keep."""
+
+from latentdc.checkpoint.files import Checkpoints, Saved, digest
+from latentdc.checkpoint.log import StepLog
+from latentdc.checkpoint.state import RunState, uninterrupted
+
+__all__ = ["Checkpoints", "RunState", "Saved", "StepLog", "digest", "uninterrupted"]

@@ -1,0 +1,40 @@
+"""The JSONL log of a run, kept consistent with the checkpoint the run goes on from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class StepLog:
+    """JSONL log of a run: one object a step, cut back to the resumed step when opened.
+
+    Args:
+        path: the file; None keeps no log.
+        step: lines of later steps (written after the checkpoint a run resumes from) and a torn last line are removed.
+    """
+
+    def __init__(self, path: Path | None, *, step: int = 0) -> None:
+        self._path = path
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [line for line in path.read_text().splitlines() if _within(line, step)] if path.exists() else []
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(temporary, path)
+
+    def write(self, record: Mapping[str, float | int]) -> None:
+        """Append one line."""
+        if self._path is not None:
+            with self._path.open("a") as file:
+                file.write(json.dumps(dict(record)) + "\n")
+
+
+def _within(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,0 +1,276 @@
+"""The loop: pull the latents of a small set until the images they decode to look like the real set.
+
+    min over z of  Σ_steps objective(view(step), decoder(z))
+
+Nothing here knows a file format, a recipe or a data set: decoder and bank are upstream of the waist, objective and
+source downstream, and ``checkpoints`` keeps the state. Classes are shared out over processes and gradients summed once
+a step, so bank and optimiser stay equal everywhere and the result does not depend on the number of processes.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
+from latentdc.errors import DivergenceError, InputError, unknown
+from latentdc.latents import decode, decoded
+from latentdc.objectives import Objective
+from latentdc.portable.bank import LatentBank
+from latentdc.source import Source
+from latentdc.types import Decoder, Formation
+
+OPTIMISERS = ("sgd", "adam")
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How the latents move.
+
+    Args:
+        kind: ``sgd`` (published pixel recipes) or ``adam`` (latents of generative decoders).
+        lr: step size; pixels in standardised space take the published 1.0, unit-scale latents 0.01 to 0.1.
+        momentum: of ``sgd``.
+        betas: of ``adam``.
+        schedule: ``constant``, or ``cosine``: lr · (1 + cos(π step / steps)) / 2.
+    """
+
+    kind: str = "adam"
+    lr: float = 0.03
+    momentum: float = 0.5
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: str = "constant"
+
+    def __post_init__(self) -> None:
+        if self.kind not in OPTIMISERS:
+            raise InputError(f"optim.kind = {unknown('optimiser', self.kind, OPTIMISERS)}")
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"optim.schedule = {unknown('schedule', self.schedule, SCHEDULES)}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"optim.lr = {self.lr}: give a positive, finite number.")
+        if not 0 <= self.momentum < 1 or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optim.momentum = {self.momentum}, optim.betas = {self.betas}: each must be in [0, 1).")
+
+    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+        """The optimiser over ``parameters``."""
+        if self.kind == "sgd":
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of one step, a pure function of the step so that resuming needs no scheduler state."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+class Step(NamedTuple):
+    """What ``on_step`` callbacks see after a step."""
+
+    step: int
+    """Steps completed, from 1."""
+    loss: float
+    lr: float
+    seconds: float
+    """Time spent in the loop so far, over all resumes."""
+    bank: LatentBank
+
+
+def condense(
+    decoder: Decoder,
+    bank: LatentBank,
+    objective: Objective,
+    source: Source,
+    *,
+    steps: int,
+    optim: Optim,
+    seed: int,
+    chunk: int | None = None,
+    accelerator: Accelerator | None = None,
+    formation: Formation | None = None,
+    checkpoints: Checkpoints | None = None,
+    project: Callable[[LatentBank], None] | None = None,
+    on_step: Sequence[Callable[[Step], None]] = (),
+    progress: bool = True,
+) -> LatentBank:
+    """Optimise ``bank`` in place and return it; see the top of this file.
+
+    Args:
+        decoder: latents → images; it is frozen.
+        bank: the learnable latents, stored in fp32.
+        objective: ``(view, syn) → scalar``; a sum over the classes present in ``syn``.
+        source: the real side, a ``Minibatches`` or a ``Sketch``.
+        steps: number of steps of the whole run; with ``checkpoints`` the run goes on where it stopped.
+        optim: optimiser, learning rate and schedule.
+        seed: recorded in the checkpoint; the draws themselves are keyed by the source's seed.
+        chunk: rows decoded at once; None decodes all of a process's rows together.
+        accelerator: device, precision (``no`` or ``bf16``) and processes; None makes one.
+        formation: images → more images, after the decoder.
+        checkpoints: where state and log are kept; None keeps nothing.
+        project: applied to the bank after each step, for instance a clamp.
+        on_step: called after each step.
+        progress: show a bar on standard error.
+
+    Raises:
+        InputError: the arguments do not fit each other, or the checkpoint is another run's.
+        DivergenceError: loss or gradient became NaN or infinite.
+        KeyboardInterrupt: raised again after the checkpoint is written.
+    """
+    accelerator = accelerator or Accelerator()
+    _check(bank, objective, steps, accelerator)
+    loop = _Loop(decoder, bank, objective, source, chunk, formation, accelerator, optim, steps, project, on_step)
+    state = loop.start(_identified(checkpoints, bank, optim, steps, seed))
+    with _bar(state.step, steps, progress and accelerator.is_main_process) as bar, state.kept():
+        loop.run(state, bar)
+    return bank
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """The parts of one run, put together."""
+
+    decoder: Decoder
+    bank: LatentBank
+    objective: Objective
+    source: Source
+    chunk: int | None
+    formation: Formation | None
+    accelerator: Accelerator
+    optim: Optim
+    steps: int
+    project: Callable[[LatentBank], None] | None
+    on_step: Sequence[Callable[[Step], None]]
+
+    def start(self, checkpoints: Checkpoints | None) -> RunState:
+        """Everything on its device, the decoder frozen, the newest checkpoint taken up."""
+        for module in (self.decoder, self.bank, self.objective, self.formation):
+            if isinstance(module, nn.Module):
+                module.to(self.accelerator.device)
+        if isinstance(self.decoder, nn.Module):
+            # Without this a generator fresh from its constructor would be tuned silently.
+            self.decoder.requires_grad_(False).eval()
+        self.source.to(self.accelerator.device)
+        learnables = _learnables(bank=self.bank, objective=self.objective, formation=self.formation)
+        optimizer = self.optim.build(learnables.values())
+        state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
+        state.resume()
+        return state
+
+    def run(self, state: RunState, bar: tqdm) -> None:
+        """The loop."""
+        learnables = list(state.learnables.values())
+        rows = self.bank.rows(_share(self.bank.num_classes, self.accelerator))
+        while state.step < self.steps:
+            view = self.source.view(state.step)
+            state.lr = self.optim.lr_at(state.step, self.steps)
+            state.optimizer.zero_grad()
+            loss = torch.zeros((), device=self.accelerator.device)
+            if len(rows):
+                with decoded(self.decoder, self.bank, rows, self.chunk, formation=self.formation) as syn:
+                    with self.accelerator.autocast():
+                        loss = self.objective(view, syn)
+                    self.accelerator.backward(loss)
+            total = _reduce_sum(learnables, loss, self.accelerator)
+            _check_finite(total, state.step, self.bank, self.optim)
+            with uninterrupted():
+                state.update()
+                if self.project is not None:
+                    self.project(self.bank)
+                self.source.advance(
+                    state.step - 1, decode=lambda: decode(self.decoder, self.bank, formation=self.formation)
+                )
+                state.record(total)
+            bar.set_postfix(loss=f"{total:.4g}", refresh=False)
+            bar.update()
+            for call in self.on_step:
+                call(Step(state.step, total, state.lr, state.seconds, self.bank))
+
+
+def _check(bank: LatentBank, objective: Objective, steps: int, accelerator: Accelerator) -> None:
+    if steps < 1:
+        raise InputError(f"steps = {steps}: give at least 1.")
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise InputError(f'precision "{accelerator.mixed_precision}": latents are condensed in "no" (fp32) or "bf16".')
+    if not any(parameter.requires_grad for parameter in bank.parameters()):
+        raise InputError("the bank has nothing to learn: make it with storage fp32 and quantise after condensing.")
+    if objective.scope != "class" and accelerator.num_processes > 1:
+        raise InputError(f'an objective of scope "{objective.scope}" cannot share out classes: start a single process.')
+
+
+def _learnables(**modules: object) -> dict[str, Tensor]:
+    return {
+        f"{owner}.{name}": parameter
+        for owner, module in modules.items()
+        if isinstance(module, nn.Module)
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _share(num_classes: int, accelerator: Accelerator) -> list[int]:
+    """This process's classes, a contiguous block; empty where there are more processes than classes."""
+    blocks = torch.arange(num_classes).tensor_split(accelerator.num_processes)
+    return [int(c) for c in blocks[accelerator.process_index]]
+
+
+def _bar(done: int, steps: int, shown: bool) -> tqdm:
+    return tqdm(total=steps, initial=min(done, steps), desc="condense", unit="step", file=sys.stderr, disable=not shown)
+
+
+def _identified(
+    checkpoints: Checkpoints | None, bank: LatentBank, optim: Optim, steps: int, seed: int
+) -> Checkpoints | None:
+    """The same folder, its identity widened by the arguments that decide the result."""
+    if checkpoints is None:
+        return None
+    own: dict[str, Any] = {f"optim.{name}": value for name, value in asdict(optim).items()}
+    own |= {"seed": seed, "num_rows": bank.num_rows, "num_classes": bank.num_classes}
+    if optim.schedule != "constant":
+        own["steps"] = steps  # A constant schedule may be continued for longer; a cosine is another run.
+    return replace(checkpoints, identity={**checkpoints.identity, **own})
+
+
+def _reduce_sum(learnables: list[Tensor], loss: Tensor, accelerator: Accelerator) -> float:
+    """Sum gradients and loss over the processes, in one message; returns the loss of all classes."""
+    if accelerator.num_processes == 1:
+        return float(loss.detach())
+    for parameter in learnables:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    parts = [parameter.grad.reshape(-1) for parameter in learnables if parameter.grad is not None]
+    message = torch.cat([*parts, loss.detach().reshape(1).to(parts[0].dtype)])
+    summed: Tensor = accelerator.reduce(message, reduction="sum")
+    for parameter, piece in zip(learnables, summed[:-1].split([p.numel() for p in parts]), strict=True):
+        parameter.grad = piece.view_as(parameter).clone()
+    return float(summed[-1])
+
+
+def _check_finite(loss: float, step: int, bank: LatentBank, optim: Optim) -> None:
+    """Stop before a NaN or infinity reaches the latents.
+
+    Raises:
+        DivergenceError: with the step, the classes and what to change.
+    """
+    bad = torch.zeros(bank.num_rows, dtype=torch.bool)
+    for parameter in bank.z.parameters():
+        for values in (parameter.detach(), parameter.grad):
+            if values is not None:
+                bad |= ~torch.isfinite(values).flatten(1).all(1).cpu()
+    if math.isfinite(loss) and not bool(bad.any()):
+        return
+    classes = bank.owner.cpu()[bad].unique().tolist()
+    where = f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}" if classes else "no single class"
+    raise DivergenceError(
+        f"step {step}: the loss is {loss} ({where}). The latents most likely ran away: lower optim.lr (now "
+        f"{optim.lr:g}) tenfold, or use the adam optimiser; if step 0 fails, look for NaN in the data or the decoder. "
+        "The last good state stays in the checkpoint folder, if one was given."
+    )
