@@ -1,0 +1,161 @@
+"""What every discrepancy is: a summary of the real side, and a scalar distance of points to that summary."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from latentdc.errors import InputError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The real side as a discrepancy needs it, with a leading class axis of all k classes.
+
+    Additive summaries (``mean``, ``rff``) hold float64 sums; the others hold the points themselves, class by class,
+    padded with zero-weight rows to the largest class.
+    """
+
+    values: Tensor
+    """Sums ``(k, d)``, float64, if additive; else points ``(k, n, d)``."""
+    counts: Tensor
+    """Total weight of each class ``(k,)``, float64; 0 where a class was not summarised."""
+    weights: Tensor | None = None
+    """Weight of each point ``(k, n)``, each class summing to one; None if additive."""
+    scale: Tensor | None = None
+    """Squared kernel length of each class ``(k,)``, float64; None if the discrepancy has none."""
+    within: Tensor | None = None
+    """The real-real term of each class ``(k,)``, a constant of the optimisation; None if additive."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether summaries of disjoint sets can be added and subtracted."""
+        return self.weights is None
+
+    @property
+    def mean(self) -> Tensor:
+        """Per-class means ``(k, d)`` of an additive summary; zero where a class was not summarised."""
+        return self.values / self.counts.clamp(min=torch.finfo(self.counts.dtype).tiny)[:, None]
+
+    def __add__(self, other: Summary) -> Summary:
+        """Summary of the union of two disjoint sets."""
+        self._must_fit(other)
+        return replace(self, values=self.values + other.values, counts=self.counts + other.counts)
+
+    def __sub__(self, other: Summary) -> Summary:
+        """Summary of this set without the other, which must be part of it."""
+        self._must_fit(other)
+        return replace(self, values=self.values - other.values, counts=self.counts - other.counts)
+
+    def to(self, device: torch.device | str) -> Summary:
+        """The same summary on another device."""
+        weights, scale, within = (
+            None if part is None else part.to(device) for part in (self.weights, self.scale, self.within)
+        )
+        return Summary(self.values.to(device), self.counts.to(device), weights, scale, within)
+
+    def _must_fit(self, other: Summary) -> None:
+        if not (self.additive and other.additive):
+            raise InputError("only additive summaries (mean, rff) can be added or subtracted; these hold points")
+        if self.values.shape != other.values.shape:
+            mine, theirs = tuple(self.values.shape), tuple(other.values.shape)
+            raise InputError(f"summaries of shape {mine} and {theirs} do not add; summarise both alike")
+        if (self.scale is None) != (other.scale is None) or (
+            self.scale is not None and other.scale is not None and not torch.equal(self.scale, other.scale)
+        ):
+            raise InputError("the summaries were taken with different kernel lengths; summarise one with the other's")
+
+
+class Discrepancy(ABC):
+    """Distance of a set of points to a summary of the real set, summed over classes.
+
+    A part: a frozen dataclass whose fields a recipe may set. It stays ignorant of networks and images. Gradients reach
+    the points, never the summary.
+    """
+
+    accepts: ClassVar[frozenset[str]] = frozenset({"points"})
+    """Kinds of representation it can measure."""
+    sketchable: ClassVar[bool]
+    """Whether its summary is additive, so that a sketch can hold it."""
+    calibrated: ClassVar[bool] = False
+    """Whether additive summaries need kernel lengths fixed beforehand, the same for all parts of a set."""
+    cite: ClassVar[tuple[str, ...]] = ()
+
+    def lengths(self, points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> Tensor | None:
+        """Squared kernel length of each class ``(k,)`` that these real points suggest; None if the part has none."""
+        del points, owner, num_classes, w
+        return None
+
+    @abstractmethod
+    def summarise(
+        self, points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None, *, scale: Tensor | None = None
+    ) -> Summary:
+        """Summary of real points.
+
+        Args:
+            points: ``(n, d)``; detached.
+            owner: class of each point ``(n,)``, int64.
+            num_classes: k.
+            w: weight of each point ``(n,)`` or None for ones.
+            scale: squared kernel lengths ``(k,)``; None to take them from these points.
+        """
+
+    @abstractmethod
+    def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
+        """Scalar distance of synthetic points ``(m, d)`` to the summary, summed over the classes among ``owner``."""
+
+
+def class_sums(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Per-class weighted sums ``(k, d)`` and total weights ``(k,)``, in the points' dtype.
+
+    A matrix product rather than a scatter: the same numbers on every run, also on a GPU.
+    """
+    member = torch.nn.functional.one_hot(owner, num_classes).to(points.dtype)  # (n, k)
+    if w is not None:
+        member = member * w.to(points.dtype)[:, None]
+    return member.T @ points, member.sum(0)
+
+
+def class_means(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Per-class weighted means ``(k, d)``, zero for absent classes, and which classes are present ``(k,)``, bool."""
+    sums, counts = class_sums(points, owner, num_classes, w)
+    return sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None], counts > 0
+
+
+def must_cover(real: Summary, present: Tensor) -> None:
+    """Refuse to compare a class with nothing.
+
+    Raises:
+        InputError: a class among the synthetic points (``present`` ``(k,)``, bool) has no real point in the summary.
+    """
+    missing = present & (real.counts <= 0).to(present.device)
+    if bool(missing.any()):
+        classes = missing.nonzero().flatten().tolist()
+        raise InputError(
+            f"classes {classes} have synthetic rows but no real ones in the summary; "
+            "give them real images or drop their rows"
+        )
+
+
+def group(points: Tensor, owner: Tensor, classes: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Points class by class: ``(c, n, d)`` padded with zeros, and weights ``(c, n)`` summing to one in each class.
+
+    Args:
+        points: ``(m, d)``; gradients flow through.
+        owner: ``(m,)``, int64.
+        classes: sorted ids of the c classes wanted ``(c,)``; each row's owner must be among them.
+        w: ``(m,)`` or None.
+    """
+    slot = torch.searchsorted(classes, owner)
+    order = torch.argsort(slot, stable=True)
+    counts = torch.bincount(slot, minlength=len(classes))
+    width = int(counts.max()) if len(classes) else 0
+    place = torch.arange(len(order), device=owner.device) - (counts.cumsum(0) - counts)[slot[order]]
+    grouped = points.new_zeros(len(classes), width, points.shape[1]).index_put((slot[order], place), points[order])
+    mass = torch.ones_like(owner, dtype=points.dtype) if w is None else w.to(points.dtype)
+    weights = points.new_zeros(len(classes), width).index_put((slot[order], place), mass[order])
+    return grouped, weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(points.dtype).tiny)

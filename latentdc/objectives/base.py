@@ -1,0 +1,23 @@
+"""What every objective is: a scalar that says how bad a synthetic batch is under one step's view of the real set."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from latentdc.source import View
+from latentdc.types import Batch
+
+
+class Objective(nn.Module):
+    """``(view, syn) → scalar`` to minimise. Leaves ``view.net`` untouched; may own parameters of its own."""
+
+    scope: ClassVar[str] = "class"
+    """``"class"``: a sum over classes, so classes may be shared out; ``"all"``: needs the whole set at once."""
+    cite: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def forward(self, view: View, syn: Batch) -> Tensor:
+        """Scalar loss of the synthetic images."""

@@ -1,0 +1,295 @@
+"""The sketch: sums and counts of what the whole real set shows under fixed (network, augmentation draw) pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentdc.data import augment as augmentation
+from latentdc.data.augment import AUGMENTS, Augment, AugmentDraw
+from latentdc.discrepancies import Discrepancy, Summary
+from latentdc.errors import BundleError, InputError
+from latentdc.networks import FixedPool, Network, fingerprint
+from latentdc.representations import Representation
+from latentdc.seeding import stream
+from latentdc.sketch.files import read, write
+from latentdc.sketch.manifest import Manifest, describe, loads
+from latentdc.types import Batch, DataSpec
+
+
+class Sketch:
+    """The real side of condensation as one file: a ``Source`` that touches no real image.
+
+    Sums are additive, so sketches merge and subtract. ``view(step)`` walks a seeded permutation of the pairs and
+    supplies the pair's network and augmentation draw together. Networks are rebuilt from their seed when first
+    needed and compared with the sha256 recorded when the sketch was taken.
+
+    Args:
+        manifest: what was sketched and how.
+        sums: per layer ``(pairs, k, d)``, float64.
+        counts: images summed ``(pairs, k)``, float64.
+        scales: per layer squared kernel lengths ``(pairs, k)``, float64, or empty.
+        augment: the augmentation; looked up by the manifest's name if None.
+        pool: the networks; rebuilt from the manifest if None.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        sums: Sequence[Tensor],
+        counts: Tensor,
+        scales: Sequence[Tensor] = (),
+        *,
+        augment: Augment | None = None,
+        pool: FixedPool | None = None,
+    ) -> None:
+        self.manifest, self.sums, self.counts, self.scales = manifest, tuple(sums), counts, tuple(scales)
+        self.spec: DataSpec = manifest.spec
+        made_with = manifest.pool
+        self.pool = pool or FixedPool(
+            made_with["arch"], self.spec, made_with["seed"], made_with["num"], made_with["width"]
+        )
+        self.augment = augment or _augment(manifest.augment)
+        self.device = torch.device("cpu")
+        self._draws: dict[int, list[AugmentDraw]] = {}
+        self._known: set[int] = set()
+        self._accepted: set[tuple[int, int]] = set()
+        self._kept_parts: list[object] = []
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of (network, augmentation draw) pairs."""
+        return self.manifest.num_pairs
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the stored numbers (the file adds its manifest)."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sums, self.counts, *self.scales))
+
+    def pair(self, step: int) -> int:
+        """Which pair a step sees: entry ``step % pairs`` of the permutation of round ``step // pairs``."""
+        turn, position = divmod(step, self.num_pairs)
+        return _walk(self.manifest.seed, turn, self.num_pairs)[position]
+
+    def network(self, pair: int) -> Network:
+        """The network of a pair.
+
+        Raises:
+            BundleError: rebuilt on this machine it is not the one that was sketched.
+        """
+        index = pair % self.pool.num
+        net = self.pool.network(index)
+        if index not in self._known:
+            if fingerprint(net) != self.manifest.fingerprints[index]:
+                raise BundleError(
+                    f"network {index} of the sketch, rebuilt here, is not the one it was taken with "
+                    f"(torch {torch.__version__} initialises differently?); make the sketch again on this machine"
+                )
+            self._known.add(index)
+        return net
+
+    def draws(self, pair: int) -> list[AugmentDraw]:
+        """Augmentation parameters of a pair."""
+        if pair not in self._draws:
+            self._draws[pair] = augmentation.load(self.manifest.draws[pair])
+        return self._draws[pair]
+
+    def summaries(self, pair: int) -> tuple[Summary, ...]:
+        """What a pair shows of the real set, one summary per layer."""
+        counts = self.counts[pair]
+        if not self.scales:
+            return tuple(Summary(sums[pair], counts) for sums in self.sums)
+        both = zip(self.sums, self.scales, strict=True)
+        return tuple(Summary(sums[pair], counts, scale=scale[pair]) for sums, scale in both)
+
+    def must_hold(self, see: Representation, by: Discrepancy) -> None:
+        """Check that the sketch was taken for this representation and discrepancy.
+
+        Raises:
+            InputError: it was not; the message says what differs.
+        """
+        if (id(see), id(by)) in self._accepted:
+            return
+        must_be_sketchable(by)
+        asked = dataclasses.replace(self.manifest, see=describe(see), by=describe(by))
+        wrong = self.manifest.differences(asked)
+        if wrong:
+            raise InputError(f"the sketch was taken for another objective: {'; '.join(wrong)}. Make one for this")
+        self._kept_parts += [see, by]  # keeps the ids from being given to other objects
+        self._accepted.add((id(see), id(by)))
+
+    def view(self, step: int) -> SketchView:
+        """The real side of one step."""
+        return SketchView(self, step)
+
+    def advance(
+        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
+    ) -> None:
+        """Nothing changes over time."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What identifies the sketch."""
+        return {"kind": "Sketch", "manifest": self.manifest.digest()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that a run resumes from the sketch it began with.
+
+        Raises:
+            BundleError: it does not.
+        """
+        if dict(state) != self.state_dict():
+            raise BundleError("the checkpoint belongs to a run on another sketch; give the sketch it began with")
+
+    def to(self, device: torch.device | str) -> Sketch:
+        """Hand out networks and summaries on this device from now on; returns itself."""
+        self.device = torch.device(device)
+        self.pool.to(device)
+        self.sums = tuple(sums.to(device) for sums in self.sums)
+        self.scales = tuple(scale.to(device) for scale in self.scales)
+        self.counts = self.counts.to(device)
+        return self
+
+    def merge(self, other: Sketch) -> Sketch:
+        """Sketch of the union of two disjoint sets.
+
+        Raises:
+            InputError: the two were not taken alike; the message says what differs.
+        """
+        return self._combine(other, 1)
+
+    def subtract(self, other: Sketch) -> Sketch:
+        """Sketch of this set without the other, which must be part of it.
+
+        Raises:
+            InputError: the two were not taken alike, or the other has more images of some class.
+        """
+        if bool((self.counts < other.counts).any()):
+            pair, cls = (self.counts < other.counts).nonzero()[0].tolist()
+            raise InputError(
+                f'class "{self.spec.class_names[cls]}" has {self.counts[pair, cls]:g} images in the sketch and '
+                f"{other.counts[pair, cls]:g} in the one to subtract, which must be part of it"
+            )
+        return self._combine(other, -1)
+
+    def _combine(self, other: Sketch, sign: int) -> Sketch:
+        verb = "merged" if sign > 0 else "subtracted"
+        wrong = self.manifest.differences(other.manifest)
+        if self.manifest.images_per_pair is not None and sign < 0:
+            wrong.append("each pair saw its own random subset, so one is no part of the other")
+        if not wrong and not all(torch.equal(a, b) for a, b in zip(self.scales, other.scales, strict=True)):
+            wrong.append("kernel lengths differ: take one with `like` set to the other")
+        if wrong:
+            raise InputError(f"the sketches cannot be {verb}: {'; '.join(wrong)}")
+        mark = "+" if sign > 0 else "-"
+        history = [*self.manifest.history, *(_flip(line, sign) for line in other.manifest.history)]
+        both = hashlib.sha256(f"{self.spec.fingerprint}{mark}{other.spec.fingerprint}".encode()).hexdigest()
+        manifest = dataclasses.replace(self.manifest, history=history, data={**self.manifest.data, "fingerprint": both})
+        sums = [a + sign * b.to(a) for a, b in zip(self.sums, other.sums, strict=True)]
+        counts = self.counts + sign * other.counts.to(self.counts)
+        # A class of which nothing is left is exactly zero, without the residue of float64 rounding.
+        sums = [torch.where((counts > 0)[..., None], values, 0.0) for values in sums]
+        return Sketch(manifest, sums, counts, self.scales, augment=self.augment, pool=self.pool)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all."""
+        tensors = {"counts": self.counts}
+        tensors |= {f"sums.{layer}": sums for layer, sums in enumerate(self.sums)}
+        tensors |= {f"scales.{layer}": scale for layer, scale in enumerate(self.scales)}
+        write(path, tensors, self.manifest.dumps())
+
+    @staticmethod
+    def load(path: str | Path, *, augment: Augment | None = None, pool: FixedPool | None = None) -> Sketch:
+        """A sketch from its file.
+
+        Args:
+            path: the file.
+            augment: the augmentation, when it is not one of latentdc's own.
+            pool: the networks, when they are not one of latentdc's own.
+
+        Raises:
+            InputError: there is no such file.
+            BundleError: the file is damaged, no sketch, or of another version.
+        """
+        tensors, text = read(path)
+        layers = sum(name.startswith("sums.") for name in tensors)
+        scaled = sum(name.startswith("scales.") for name in tensors)
+        return Sketch(
+            loads(text),
+            [tensors[f"sums.{layer}"] for layer in range(layers)],
+            tensors["counts"],
+            [tensors[f"scales.{layer}"] for layer in range(scaled)],
+            augment=augment,
+            pool=pool,
+        )
+
+
+class SketchView:
+    """View that looks the real set up; see ``View``."""
+
+    def __init__(self, source: Sketch, step: int) -> None:
+        self.source, self.step, self.pair = source, step, source.pair(step)
+        self.net = source.network(self.pair)
+
+    def rng(self, purpose: str, cls: int = 0) -> torch.Generator:
+        """A generator that depends on the sketch's seed, the purpose, the step and the class only."""
+        return stream(self.source.manifest.seed, purpose, self.step, cls)
+
+    def augment(self, batch: Batch) -> Batch:
+        """The batch under the pair's ω, one for all classes."""
+        return batch._replace(x=self.source.augment.apply(batch.x, self.source.draws(self.pair), self.source.spec))
+
+    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
+        """The pair's summaries of all classes."""
+        del classes
+        self.source.must_hold(see, by)
+        return self.source.summaries(self.pair)
+
+    def batch(self, classes: Sequence[int]) -> Batch:
+        """There are no images in a sketch.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"real images of classes {list(classes)} were asked of a sketch, which holds none; use mini-batches instead"
+        )
+
+
+def must_be_sketchable(by: Discrepancy) -> None:
+    """Refuse discrepancies that need the points themselves.
+
+    Raises:
+        InputError: with what to use instead.
+    """
+    if not by.sketchable:
+        name = type(by).__name__.lower()
+        raise InputError(
+            f'"{name}" needs the real points themselves, which a sketch does not hold; use "rff", the sketchable form '
+            f'of "mmd", or condense from mini-batches'
+        )
+
+
+@functools.lru_cache(maxsize=2)
+def _walk(seed: int, turn: int, num_pairs: int) -> list[int]:
+    order: list[int] = torch.randperm(num_pairs, generator=stream(seed, "pairs", turn)).tolist()
+    return order
+
+
+def _flip(line: str, sign: int) -> str:
+    return line if sign > 0 else ("-" if line[0] == "+" else "+") + line[1:]
+
+
+def _augment(described: dict[str, Any]) -> Augment:
+    fields = dict(described)
+    name = fields.pop("part")
+    for part in AUGMENTS.values():
+        if part.__name__ == name:
+            return part(**fields)
+    raise BundleError(f"the sketch was taken with the augmentation {name}, which is not latentdc's own; pass augment=")

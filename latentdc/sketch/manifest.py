@@ -1,0 +1,109 @@
+"""What a sketch was taken of and how: two sketches may be combined, or used by a recipe, only if these agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from latentdc.errors import BundleError
+from latentdc.types import DataSpec
+
+VERSION = 1
+_PLAIN = ("see", "by", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
+_OF_DATA = ("image_shape", "class_names", "mean", "std")
+
+
+def describe(part: object) -> dict[str, Any]:
+    """A part's class name and fields as JSON would give them back."""
+    fields = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else {}
+    described: dict[str, Any] = json.loads(json.dumps({"part": type(part).__name__, **fields}))
+    return described
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything but the numbers of a sketch."""
+
+    see: dict[str, Any]
+    """The representation."""
+    by: dict[str, Any]
+    """The discrepancy."""
+    pool: dict[str, Any]
+    """Architecture, seed, number and width of the networks."""
+    augment: dict[str, Any]
+    """The augmentation."""
+    seed: int
+    """Seed of the augmentation draws and of the walk through the pairs."""
+    num_pairs: int
+    """Number of (network, augmentation draw) pairs."""
+    images_per_pair: int | None
+    """Images of each class a pair saw; None for all."""
+    draws: list[Any]
+    """Augmentation parameters of each pair."""
+    fingerprints: list[str]
+    """sha256 of each network's initial values."""
+    data: dict[str, Any]
+    """The data set's description."""
+    history: list[str]
+    """Which data sets were added and subtracted, by name, fingerprint and number of images."""
+    precision: str = "fp32"
+    """Precision of the forward passes; sums are float64 in any case."""
+    version: int = VERSION
+
+    @property
+    def spec(self) -> DataSpec:
+        """The data set's description."""
+        given = dict(self.data)
+        for name in _OF_DATA:
+            given[name] = tuple(given[name])
+        return DataSpec(**given)
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What keeps two sketches from being combined, in words; empty if nothing does."""
+        found = []
+        for name in _PLAIN:
+            found += _compare(name, getattr(self, name), getattr(other, name))
+        for name in _OF_DATA:
+            found += _compare(f"data.{name}", self.data[name], other.data[name])
+        return found
+
+    def dumps(self) -> str:
+        """As JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    def digest(self) -> str:
+        """sha256 of the JSON."""
+        return hashlib.sha256(self.dumps().encode()).hexdigest()
+
+
+def loads(text: str) -> Manifest:
+    """A manifest from its JSON.
+
+    Raises:
+        BundleError: another version, or not a manifest.
+    """
+    try:
+        given = json.loads(text)
+        version = given.get("version")
+    except (ValueError, AttributeError) as error:
+        raise BundleError(f"the sketch's manifest is not readable: {error}") from error
+    if version != VERSION:
+        raise BundleError(f"the sketch has format version {version}; this latentdc reads {VERSION}: make it again")
+    try:
+        return Manifest(**given)
+    except TypeError as error:
+        raise BundleError(f"the sketch's manifest is damaged: {error}") from error
+
+
+def _compare(name: str, mine: Any, other: Any) -> list[str]:
+    if mine == other:
+        return []
+    if isinstance(mine, dict) and isinstance(other, dict):
+        keys = sorted(mine | other)
+        return [line for key in keys for line in _compare(f"{name}.{key}", mine.get(key), other.get(key))]
+    if name in ("draws", "fingerprints"):
+        return [f"{name} differ"]
+    return [f"{name} = {other!r} instead of {mine!r}"]

@@ -1,0 +1,176 @@
+"""Sources: what one condensation step sees of the real set. ``Minibatches`` computes it; a ``Sketch`` looks it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from latentdc.data.augment import Augment, AugmentDraw
+from latentdc.data.sampling import Sampler
+from latentdc.data.store import ClassStore
+from latentdc.discrepancies import Discrepancy, Summary
+from latentdc.networks import Network, Pool
+from latentdc.representations import Representation
+from latentdc.seeding import stream
+from latentdc.types import Batch, DataSpec
+
+
+class View(Protocol):
+    """One step's real side, whole: network ψ, augmentation draw ω, keyed randomness and the real set under them."""
+
+    step: int
+    """The step the view belongs to."""
+    net: Network
+    """ψ: in eval mode, its parameters without gradients."""
+
+    def rng(self, purpose: str, cls: int = 0) -> torch.Generator:
+        """A generator that depends on the source's seed, the purpose, the step and the class only."""
+        ...
+
+    def augment(self, batch: Batch) -> Batch:
+        """The batch under ω, the same on both sides; differentiable."""
+        ...
+
+    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
+        """Summary of the real set under (ψ, ω), one per tensor ``see`` shows; its class axis has all k classes,
+        of which at least ``classes`` are filled."""
+        ...
+
+    def batch(self, classes: Sequence[int]) -> Batch:
+        """Real images of some classes, not augmented.
+
+        Raises:
+            InputError: the source holds no images.
+        """
+        ...
+
+
+class Source(Protocol):
+    """Supplies a view for every step; equal for equal (seed, step) on any rank and after any resume."""
+
+    spec: DataSpec
+
+    def view(self, step: int) -> View:
+        """The real side of one step."""
+        ...
+
+    def advance(
+        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
+    ) -> None:
+        """After a step, all ranks alike: sources whose networks train do so here."""
+        ...
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What identifies the source and, if it changes over time, its state."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore or check a saved state.
+
+        Raises:
+            BundleError: it belongs to another source.
+        """
+        ...
+
+    def to(self, device: torch.device | str) -> Source:
+        """Hand out networks and summaries on this device from now on; returns itself."""
+        ...
+
+
+class Minibatches:
+    """The real side computed afresh each step from a mini-batch, with one augmentation draw per class and step.
+
+    Args:
+        store: the real images.
+        sampler: draws real images.
+        pool: supplies ψ.
+        augment: supplies ω; what would change a label of this data set is left out of it.
+        seed: the run's seed.
+        num_per_class: real images per class and step; None is the sampler's own number.
+    """
+
+    def __init__(
+        self,
+        store: ClassStore,
+        sampler: Sampler,
+        pool: Pool,
+        augment: Augment,
+        *,
+        seed: int,
+        num_per_class: int | None = None,
+    ) -> None:
+        self.spec, self.sampler, self.pool = store.spec, sampler, pool
+        self.augment = augment.for_data(store.spec)
+        self.seed, self.num_per_class = seed, num_per_class
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Minibatches:
+        """Compute on this device from now on; returns itself."""
+        self.device = torch.device(device)
+        self.pool.to(device)
+        return self
+
+    def view(self, step: int) -> MinibatchView:
+        """The real side of one step; images are drawn when first asked for."""
+        return MinibatchView(self, step)
+
+    def advance(
+        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
+    ) -> None:
+        """Let the pool advance."""
+        self.pool.advance(step, batches, decode)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The pool's state."""
+        return dict(self.pool.state_dict())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the pool's state."""
+        self.pool.load_state_dict(dict(state))
+
+
+class MinibatchView:
+    """View of a mini-batch; see ``View``."""
+
+    def __init__(self, source: Minibatches, step: int) -> None:
+        self.source, self.step = source, step
+        self.net = source.pool.at(step)
+        self._drawn: dict[int, list[AugmentDraw]] = {}
+        self._batches: dict[tuple[int, ...], Batch] = {}
+
+    def rng(self, purpose: str, cls: int = 0) -> torch.Generator:
+        """A generator that depends on the source's seed, the purpose, the step and the class only."""
+        return stream(self.source.seed, purpose, self.step, cls)
+
+    def augment(self, batch: Batch) -> Batch:
+        """The batch under this step's ω of each row's class."""
+        spec, augment = self.source.spec, self.source.augment
+        groups = [(int(c), (batch.owner == c).nonzero().flatten()) for c in torch.unique(batch.owner)]
+        parts = []
+        for cls, rows in groups:
+            if cls not in self._drawn:
+                self._drawn[cls] = augment.draw(1, spec.image_shape, self.rng("augment", cls), shared=True)
+            parts.append(augment.apply(batch.x[rows], self._drawn[cls], spec))
+        back = torch.argsort(torch.cat([rows for _, rows in groups]))
+        return batch._replace(x=torch.cat(parts)[back])
+
+    def batch(self, classes: Sequence[int]) -> Batch:
+        """This step's real images of some classes, drawn once per view."""
+        wanted = tuple(sorted(classes))
+        if wanted not in self._batches:
+            drawn = self.source.sampler(wanted, self.source.num_per_class, lambda cls: self.rng("real", cls))
+            device = self.source.device
+            moved = [None if part is None else part.to(device, non_blocking=True) for part in drawn]
+            self._batches[wanted] = Batch(*moved)  # type: ignore[arg-type]
+        return self._batches[wanted]
+
+    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
+        """Summary of this step's real images of ``classes``."""
+        batch = self.batch(classes)
+        with torch.no_grad():
+            layers = see(self.net, self.augment(batch), differentiable=False)
+            with torch.autocast(self.source.device.type, enabled=False):
+                num_classes = self.source.spec.num_classes
+                return tuple(by.summarise(points, batch.owner, num_classes, batch.w) for points in layers)
