@@ -71,7 +71,7 @@ class ClassStore:
         """sha256 of every image's bytes ``(n, 32)``, computed once."""
         if self._digests is None:
             array = self.images.cpu().contiguous().numpy().reshape(len(self), -1)
-            hashes = b"".join(hashlib.sha256(row).digest() for row in array)
+            hashes = b"".join(hashlib.sha256(row.tobytes()).digest() for row in array)
             self._digests = np.frombuffer(hashes, dtype=np.uint8).reshape(len(self), 32)
         return self._digests
 
@@ -200,7 +200,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     num = max(images.shape[0] * images.shape[2] * images.shape[3], 1)
     total = torch.zeros(images.shape[1], dtype=torch.int64)
     square = torch.zeros_like(total)
-    for part in images.split(_STATS_CHUNK):
+    for part in torch.split(images, _STATS_CHUNK):
         values = part.to(torch.int64)
         total += values.sum((0, 2, 3)).cpu()
         square += (values * values).sum((0, 2, 3)).cpu()
