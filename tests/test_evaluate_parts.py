@@ -1,0 +1,161 @@
+"""Protocols, medoids, DD-Ranking's score and the report records, each against what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from latentdc.errors import InputError
+from latentdc.evaluate.ddranking import label_robust_score, score
+from latentdc.evaluate.medoids import kmeans, medoids
+from latentdc.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
+from latentdc.evaluate.records import Gain, Machine, Report, Row, Run
+from latentdc.types import DataSpec
+
+FROZEN = {
+    "dsa-1000": (1000, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+    "quick": (300, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+    "dsa-150k": (1000, 150_000, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+}
+"""A named protocol never changes: another one gets another name."""
+
+
+def test_protocols_are_frozen() -> None:
+    assert {name: tuple(p.to_dict().values())[1:] for name, p in PROTOCOLS.items()} == FROZEN
+    assert all(name == protocol.name for name, protocol in PROTOCOLS.items())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PROTOCOLS["quick"].epochs = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_images", "epochs"),
+    [
+        ("dsa-1000", 10, 1000),
+        ("dsa-1000", 5000, 1000),
+        ("quick", 10, 300),
+        ("dsa-150k", 10, 1000),
+        ("dsa-150k", 150, 1000),
+        ("dsa-150k", 480, 312),
+        ("dsa-150k", 200_000, 1),
+    ],
+)
+def test_epochs(name: str, num_images: int, epochs: int) -> None:
+    spec = PROTOCOLS[name].train_spec(num_images)
+    assert spec.epochs == epochs
+    assert spec.decay_after == epochs // 2 + 1
+    assert (spec.lr, spec.momentum, spec.weight_decay, spec.batch_size, spec.decay_factor) == (0.01, 0.9, 5e-4, 256, 0.1)
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(InputError, match='Did you mean "dsa-1000"'):
+        find_protocol("dsa-100")
+    with pytest.raises(InputError, match="epochs = 0"):
+        Protocol("none", epochs=0)
+
+
+def test_augmentation_differs_per_image_and_repeats(tiny_spec: DataSpec) -> None:
+    crop = dataclasses.replace(PROTOCOLS["quick"], strategy="rotate").augmenter(tiny_spec)
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).expand(6, -1, -1, -1)
+    first = crop(image, torch.Generator().manual_seed(1))
+    assert torch.equal(first, crop(image, torch.Generator().manual_seed(1)))
+    assert not torch.allclose(first[0], first[1])
+
+
+def test_score() -> None:
+    assert score(1.0) == pytest.approx(1.0)
+    assert score(-1.0) == 0.0
+    assert score(0.0) == pytest.approx(0.2689414, abs=1e-6)
+    assert score(0.3) > score(0.2)
+
+
+def test_label_robust_score() -> None:
+    assert label_robust_score(0.8, 0.5) == pytest.approx(score(0.3))
+    assert label_robust_score(0.8, 0.5, 0.9) == pytest.approx(score(0.5 * 0.3 - 0.5 * 0.1))
+    assert label_robust_score(1.0, 0.0) == pytest.approx(1.0)
+    for wrong in ((80.0, 0.5, None), (0.8, 50.0, None), (0.8, 0.5, 90.0)):
+        with pytest.raises(InputError, match="fraction"):
+            label_robust_score(*wrong)
+    with pytest.raises(InputError, match="fractions"):
+        score(30.0)
+
+
+def blobs(per: int = 20) -> torch.Tensor:
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    rng = torch.Generator().manual_seed(3)
+    return (centres[:, None] + 0.5 * torch.randn(3, per, 2, generator=rng)).reshape(-1, 2)
+
+
+def test_kmeans_finds_blobs() -> None:
+    points = blobs()
+    centres = kmeans(points, 3, torch.Generator().manual_seed(0))
+    means = points.reshape(3, 20, 2).mean(1)
+    assert torch.cdist(centres, means).min(1).values.max() < 1e-5
+    chosen = medoids(points, 3, torch.Generator().manual_seed(0))
+    assert sorted((chosen // 20).tolist()) == [0, 1, 2]
+    for index in chosen.tolist():
+        blob = points.reshape(3, 20, 2)[index // 20]
+        assert math.isclose(
+            float((points[index] - blob.mean(0)).norm()), float((blob - blob.mean(0)).norm(dim=1).min()), rel_tol=1e-4
+        )
+
+
+def test_medoids_are_distinct_even_among_equal_points() -> None:
+    same = torch.ones(6, 4)
+    assert sorted(medoids(same, 6, torch.Generator().manual_seed(0)).tolist()) == list(range(6))
+    one = medoids(blobs(), 1, torch.Generator().manual_seed(5))
+    assert torch.equal(one, medoids(blobs(), 1, torch.Generator().manual_seed(6)))
+    with pytest.raises(InputError, match="between 1 and 6"):
+        medoids(same, 7, torch.Generator())
+
+
+def report() -> Report:
+    runs = (Run(0, 71.25, 10, 300, 1.5), Run(1, 70.75, 10, 300, 1.6))
+    rows = (
+        Row("bundle", "equal-images", "convnet", 1.0, 1.0, 72.0, runs),
+        Row("random-real", "equal-images", "convnet", 1.0, 1.0, 788.0, (Run(0, 50.0, 10, 300, 1.0),)),
+    )
+    return Report(
+        source="bundle",
+        source_sha256="ab",
+        protocol=PROTOCOLS["quick"].to_dict(),
+        data="fashion",
+        fingerprint="cd",
+        split="test",
+        class_names=("shirt", "sandal"),
+        seeds=(0, 1),
+        precision="fp32",
+        rows=rows,
+        gains=(Gain("convnet", "equal-images", 0.21, score(0.21), "IOR"),),
+        bytes={"latents": 64, "labels": 8},
+        full_accuracy=None,
+        notes=("a note",),
+        machine=Machine("a processor", 2, "cpu", "2.14", None),
+        seconds=4.1,
+    )
+
+
+def test_report_round_trip() -> None:
+    first = report()
+    assert Report.from_json(first.to_json()) == first
+    row = json.loads(first.to_json())["rows"][0]
+    assert (row["accuracy_mean"], row["num_runs"]) == (71.0, 2)
+    assert row["accuracy_std"] == pytest.approx(math.sqrt(0.125))
+    assert first.rows[1].accuracy_std == 0.0
+
+
+def test_report_summary_shape() -> None:
+    summary = report().summary()
+    assert (summary["protocol"], summary["data"], summary["num_classes"]) == ("quick", "fashion", 2)
+    wanted = {"name", "images_per_class", "bytes_per_class", "accuracy_mean", "accuracy_std", "num_runs"}
+    assert all(wanted <= row.keys() for row in summary["rows"])
+    json.dumps(summary)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 9}', '{"version": 1}'])
+def test_report_refuses_other_files(text: str) -> None:
+    with pytest.raises(InputError, match=r"report"):
+        Report.from_json(text)

@@ -1,0 +1,165 @@
+"""Tables, grids, plots, and the README regions that are generated from committed reports."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentdc.errors import InputError, MissingExtraError
+from latentdc.evaluate.compare import gains
+from latentdc.evaluate.records import Machine, Report, Row, Run
+from latentdc.report import image_grid, plot_bytes, read_report, save_grid, table, tables, update_tables, write_report
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def row(name: str, accuracies: tuple[float, ...], *, size: float, basis: str = "equal-images", images: float = 1) -> Row:
+    runs = tuple(Run(seed, accuracy, 10, 300, 1.0) for seed, accuracy in enumerate(accuracies))
+    return Row(name, basis, "convnet", images, images, size, runs)
+
+
+@pytest.fixture()
+def report() -> Report:
+    rows = (
+        row("bundle", (71.0, 73.0), size=72),
+        row("random-real", (47.0, 49.0), size=788),
+        row("undistilled", (57.0, 58.0), size=72),
+    )
+    protocol = {"name": "quick", "epochs": 300}
+    where = Machine("a processor", 2, "cpu", "2.14", "abc123")
+    return Report(
+        source="small",
+        source_sha256="ab",
+        protocol=protocol,
+        data="fashion",
+        fingerprint="cd",
+        split="test",
+        class_names=("shirt", "sandal"),
+        seeds=(0, 1),
+        precision="fp32",
+        rows=rows,
+        gains=gains(rows),
+        bytes={"latents": 64},
+        full_accuracy=None,
+        notes=("medoids left out: a reason",),
+        machine=where,
+        seconds=4.0,
+    )
+
+
+def test_table(report: Report) -> None:
+    lines = table(report).splitlines()
+    assert lines[0] == "small: fashion, protocol quick, test images, fp32"
+    assert lines[2].split() == ["row", "images/class", "bytes/class", "accuracy", "runs"]
+    assert lines[4].split() == ["bundle", "1", "72", "72.0", "±", "1.4", "2"]
+    assert any(line.startswith("gain over random-real (equal-images, convnet): +0.240, LRS 0.38") for line in lines)
+    assert lines[-1] == "medoids left out: a reason"
+    assert len({len(line) for line in lines[2:7]}) == 1
+
+
+def test_gain_with_full_accuracy(report: Report) -> None:
+    (alone,) = gains(report.rows)
+    (both,) = gains(report.rows, 90.0)
+    assert (alone.computed, both.computed) == ("IOR", "0.5 IOR - 0.5 HLR")
+    assert both.gain_over_random == alone.gain_over_random == pytest.approx(0.24)
+    assert both.lrs < alone.lrs
+
+
+def test_read_and_write(report: Report, tmp_path: Path) -> None:
+    path = write_report(report, tmp_path / "deep" / "folder")
+    assert read_report(path) == read_report(path.parent) == report
+    with pytest.raises(InputError, match="no such report"):
+        read_report(tmp_path)
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"report\.json"):
+        read_report(path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_image_grid(channels: int, tmp_path: Path) -> None:
+    images = torch.zeros(5, channels, 8, 8, dtype=torch.uint8)
+    owner = torch.tensor([0, 0, 0, 1, 1])
+    picture = image_grid(images, owner, ["shirt", "наряд"], per_class=2, scale=3)
+    assert picture.height == 2 * (8 * 3 + 2) + 2
+    strip = picture.crop((picture.width - 2 * (8 * 3 + 2) - 2, 0, picture.width, picture.height)).convert("L")
+    assert strip.getpixel((10, 10)) == 0
+    assert strip.getpixel((0, 0)) == 255
+    names = picture.crop((0, 0, picture.width - strip.width, picture.height)).convert("L").getextrema()
+    assert names[0] < names[1], "class names are drawn"
+    assert save_grid(tmp_path / "out" / "grid.png", images, owner, ["a", "b"]).stat().st_size > 0
+
+
+def test_image_grid_leaves_missing_images_white() -> None:
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    picture = image_grid(images, torch.tensor([0, 0, 1]), ["a", "b"], scale=1).convert("L")
+    assert picture.getpixel((picture.width - 4, picture.height - 4)) == 255
+    assert picture.getpixel((picture.width - 4, 4)) == 0
+    with pytest.raises(InputError, match="uint8"):
+        image_grid(images.float(), torch.tensor([0, 0, 1]), ["a", "b"])
+
+
+def test_plot(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert plot_bytes([report], tmp_path / "plots" / "bytes.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="resnet18"):
+        plot_bytes([report], tmp_path / "none.png", student="resnet18")
+
+
+def test_plot_names_the_extra(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'latentdc\[plot\]'"):
+        plot_bytes([report], tmp_path / "bytes.png")
+
+
+def test_tables_are_idempotent_and_share_baselines(report: Report, tmp_path: Path) -> None:
+    other = dataclasses.replace(report, rows=(row("bundle", (80.0, 82.0), size=776), *report.rows[1:]))
+    write_report(report, tmp_path / "reports" / "one")
+    write_report(other, tmp_path / "reports" / "two")
+    file = tmp_path / "README.md"
+    file.write_text("before\n<!-- reports:begin -->\nold\n<!-- reports:end -->\nbetween\n")
+    assert update_tables(file, tmp_path / "reports")
+    text = file.read_text()
+    assert text.startswith("before\n<!-- reports:begin -->\n")
+    assert text.endswith("<!-- reports:end -->\nbetween\n")
+    assert "old" not in text
+    assert "| convnet | **two** | 1 | 776 | 81.0 ± 1.4 | 2 |" in text
+    assert text.count("| random-real |") == 1
+    assert "commit abc123" in text
+    assert not update_tables(file, tmp_path / "reports")
+    assert file.read_text() == text
+
+
+def test_regions_choose_reports(report: Report, tmp_path: Path) -> None:
+    write_report(report, tmp_path / "reports" / "one")
+    write_report(report, tmp_path / "reports" / "two")
+    file = tmp_path / "README.md"
+    file.write_text("<!-- reports:begin tw* -->\n<!-- reports:end -->\n<!-- reports:begin -->\n<!-- reports:end -->\n")
+    update_tables(file, tmp_path / "reports")
+    first, second = file.read_text().split("<!-- reports:begin -->")
+    assert "**two**" in first
+    assert "**one**" not in first
+    assert "**one**" in second
+
+
+@pytest.mark.parametrize("text", ["nothing\n", "<!-- reports:begin -->\n"])
+def test_regions_must_exist(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(text)
+    with pytest.raises(InputError, match="reports:end"):
+        update_tables(file, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["README.md", "pipelines/README.md"])
+def test_committed_tables_are_up_to_date(name: str, tmp_path: Path) -> None:
+    """Regenerate with ``python -c "from latentdc.report import update_tables; update_tables(NAME, 'reports')"``."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    if "<!-- reports:begin" not in text:
+        assert not tables(REPOSITORY / "reports"), f"{name} has no reports region although reports are committed"
+        return
+    copy = tmp_path / "README.md"
+    copy.write_text(text, encoding="utf-8")
+    assert not update_tables(copy, REPOSITORY / "reports"), f"the tables of {name} are older than reports/"
