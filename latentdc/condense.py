@@ -260,13 +260,15 @@ def _check_finite(loss: float, step: int, bank: LatentBank, optim: Optim) -> Non
     Raises:
         DivergenceError: with the step, the classes and what to change.
     """
-    bad = torch.zeros(bank.num_rows, dtype=torch.bool)
+    in_latents, in_gradients = (torch.zeros(bank.num_rows, dtype=torch.bool) for _ in range(2))
     for parameter in bank.z.parameters():
-        for values in (parameter.detach(), parameter.grad):
-            if values is not None:
-                bad |= ~torch.isfinite(values).flatten(1).all(1).cpu()
-    if math.isfinite(loss) and not bool(bad.any()):
+        in_latents |= ~torch.isfinite(parameter.detach()).flatten(1).all(1).cpu()
+        if parameter.grad is not None:
+            in_gradients |= ~torch.isfinite(parameter.grad).flatten(1).all(1).cpu()
+    if math.isfinite(loss) and not bool((in_latents | in_gradients).any()):
         return
+    # A class whose latents ran away makes the sum, and with it every gradient, NaN: blame the latents first.
+    bad = in_latents if bool(in_latents.any()) else in_gradients
     classes = bank.owner.cpu()[bad].unique().tolist()
     where = f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}" if classes else "no single class"
     raise DivergenceError(
