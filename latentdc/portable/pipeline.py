@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils.outputs import BaseOutput
-from PIL import Image
+from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
@@ -166,5 +165,4 @@ def export(x: Tensor, output_type: str) -> Any:
         return array
     if array.shape[-1] not in (1, 3):
         raise ValueError(f"images of {array.shape[-1]} channels have no PIL form: take output_type = 'pt' or 'np'")
-    levels = (array * 255).round().astype(np.uint8)
-    return [Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image) for image in levels]
+    return numpy_to_pil(array)

@@ -1,0 +1,217 @@
+"""Writes a bundle: all of it or nothing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentdc.bundle import layout
+from latentdc.bundle.card import card_text
+from latentdc.bundle.contents import Bundle
+from latentdc.bundle.loading import load_bundle
+from latentdc.decoders.components import read_json, sha256_of
+from latentdc.errors import InputError
+from latentdc.portable.bank import STORAGES, LatentBank
+from latentdc.portable.pipeline import DatasetSynthesisBundle
+from latentdc.types import DataSpec
+
+
+def save_bundle(
+    folder: str | Path,
+    *,
+    bank: LatentBank,
+    decoder: nn.Module,
+    spec: DataSpec,
+    provenance: Mapping[str, Any],
+    formation: nn.Module | None = None,
+    hints: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+    decoder_public: str | None = None,
+    raw_set_bytes: int | None = None,
+) -> Path:
+    """Write a diffusers pipeline folder that also loads where latentdc is not installed.
+
+    The folder appears at once and complete, or not at all: it is written beside its place and renamed. An older bundle
+    in its place is replaced; any other folder that is not empty is left alone.
+
+    Args:
+        folder: where to write.
+        bank: the rows, in the storage they shall have.
+        decoder: decodes them; its class stands alone in its file (see ``latentdc.portable``), or is diffusers' own.
+        spec: the data the set stands for.
+        provenance: recipe text, data fingerprint, seeds …, JSON values; versions are added.
+        formation: turns each image into several.
+        hints: advice for training on the set, JSON values.
+        report: an evaluation to keep beside it, JSON values.
+        decoder_public: public name of the decoder, if it can be had elsewhere: it then counts as public bytes.
+        raw_set_bytes: size of the real training set as uint8, for comparison.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the parts do not fit each other, a latent is not finite, something is no JSON, the decoder's file
+            does not stand alone, or the place is taken by something that is no bundle.
+    """
+    target = Path(folder)
+    _check_place(target)
+    _check_parts(bank, decoder, formation, spec)
+    provenance = {"versions": versions(), **provenance}
+    bundle = Bundle(
+        bank, decoder, spec, formation, provenance, dict(hints or {}), report, None, decoder_public, raw_set_bytes
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _write(building, bundle)
+        building.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def _write(folder: Path, bundle: Bundle) -> None:
+    index: dict[str, Any] = {"_diffusers_version": version("diffusers")}
+    for name in layout.COMPONENTS:
+        index[name] = _write_component(folder / name, getattr(bundle, name))
+    index["_class_name"] = [layout.write_code(folder, "pipeline", DatasetSynthesisBundle), "DatasetSynthesisBundle"]
+    index["class_names"] = list(bundle.spec.class_names)
+    index["format_version"] = layout.VERSION
+    layout.dump(folder / layout.INDEX, dict(sorted(index.items())))
+    layout.dump(folder / layout.PROVENANCE, _facts(bundle))
+    if bundle.report is not None:
+        layout.dump(folder / layout.REPORT, bundle.report)
+    code = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    (folder / layout.CARD).write_text(card_text(bundle, code), encoding="utf-8")
+    _write_manifest(folder, [path for path in sorted(folder.rglob("*")) if path.is_file()])
+
+
+def _write_component(folder: Path, module: Any) -> list[str | None]:
+    """Weights, configuration and code of one component; returns its entry in ``model_index.json``."""
+    if module is None:
+        return [None, None]
+    module.save_pretrained(str(folder), safe_serialization=True)
+    config = read_json(folder / "config.json")
+    config.pop("_name_or_path", None)  # a path on the machine that wrote it
+    layout.dump(folder / "config.json", config)
+    kind = type(module)
+    if layout.is_library_class(kind):
+        return [kind.__module__.split(".")[0], kind.__name__]
+    return [layout.write_code(folder, f"modeling_{kind.__name__.lower()}", kind), kind.__name__]
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    storage = bundle.storage.to_dict()
+    del storage["overhead"]
+    return {
+        "data": asdict(bundle.spec),
+        "decoder_public": bundle.decoder_public,
+        "raw_set_bytes": bundle.raw_set_bytes,
+        "storage": storage,
+        "hints": bundle.hints,
+        "provenance": bundle.provenance,
+    }
+
+
+def _write_manifest(folder: Path, files: list[Path]) -> None:
+    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.name != layout.MANIFEST}
+    partial = folder / f"{layout.MANIFEST}.partial"
+    layout.dump(partial, {"format": layout.FORMAT, "version": layout.VERSION, "files": sums})
+    os.replace(partial, folder / layout.MANIFEST)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a bundle."""
+    found = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": version("diffusers")}
+    try:
+        return {"latentdc": version("latentdc"), **found}
+    except PackageNotFoundError:
+        return {"latentdc": "not installed", **found}
+
+
+def _check_place(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()) and not (target / layout.MANIFEST).is_file():
+        raise InputError(
+            f"{target}: exists and is no bundle; give an empty or new folder (--out), it is left as it is."
+        )
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: is a file; give a folder for the bundle (--out).")
+
+
+def _check_parts(bank: LatentBank, decoder: Any, formation: Any, spec: DataSpec) -> None:
+    for name, module in (("decoder", decoder), ("formation", formation)):
+        if module is not None and not hasattr(module, "save_pretrained"):
+            raise InputError(
+                f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin and ConfigMixin."
+            )
+    shapes = {key: tuple(shape) for key, shape in decoder.latent_shapes.items()}
+    pairs = (
+        ("latents of the bank", bank.shapes, "latents the decoder takes", shapes),
+        ("classes of the bank", bank.num_classes, "classes of the data", spec.num_classes),
+        ("images of the decoder", tuple(decoder.image_shape), "images of the data", tuple(spec.image_shape)),
+    )
+    for what, given, other, wanted in pairs:
+        if given != wanted:
+            raise InputError(f"{what}: {given}, but {other}: {wanted}; a bundle's parts must fit each other.")
+    bad = [name for name, value in bank.latents().items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise InputError(
+            f"latents {', '.join(bad)} hold NaN or infinite numbers; condense again from a checkpoint before."
+        )
+
+
+def attach_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
+    """Put an evaluation into a written bundle as ``report.json``, and into its manifest; returns the file.
+
+    Raises:
+        BundleError: the folder is no intact bundle.
+        InputError: the report holds something JSON does not have.
+    """
+    root = load_bundle(folder).path or Path(folder)
+    partial = root / f"{layout.REPORT}.partial"
+    layout.dump(partial, report)
+    os.replace(partial, root / layout.REPORT)
+    listed = [root / name for name in read_json(root / layout.MANIFEST)["files"]]
+    _write_manifest(root, sorted({*listed, root / layout.REPORT}))
+    return root / layout.REPORT
+
+
+def requantise(folder: str | Path, out: str | Path, storage: str) -> Path:
+    """Write the same set with its latents in another storage; the report is left behind, since accuracy may change.
+
+    Args:
+        folder: a bundle.
+        out: where to write the new one; may be the same folder.
+        storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+
+    Raises:
+        InputError: an unknown storage.
+        BundleError: the bundle is damaged.
+    """
+    if storage not in STORAGES:
+        raise InputError(f'storage = "{storage}": known are {", ".join(STORAGES)}; change it with --storage.')
+    old = load_bundle(folder)
+    return save_bundle(
+        out,
+        bank=old.bank.quantise(storage),
+        decoder=old.decoder,
+        formation=old.formation,
+        spec=old.spec,
+        provenance={**old.provenance, "requantised_from": old.bank.storage},
+        hints=old.hints,
+        decoder_public=old.decoder_public,
+        raw_set_bytes=old.raw_set_bytes,
+    )

@@ -1,0 +1,109 @@
+"""What a bundle costs: latents, labels, decoder, set against uint8 pixels and the raw set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from latentdc.portable.bank import LatentBank
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes of a bundle as stored; only latents, scales and labels are counted per class.
+
+    bytes_per_class = (latents + scales + labels) / k
+
+    File-format overhead and decoders are lines of their own: the decoder is shared by every set it decodes.
+    """
+
+    num_classes: int
+    latents: int
+    """Latent numbers in their stored type."""
+    scales: int
+    """fp32 quantisation scales, one per class and latent key; 0 unless int8."""
+    labels: int
+    """One 4-byte count per class; soft labels and weights as stored."""
+    private_decoder: int = 0
+    """Weights of a decoder (and formation) that only this bundle has."""
+    public_decoder: int = 0
+    """Weights of a decoder that can be had elsewhere under a public name."""
+    overhead: int | None = None
+    """All other bytes of the folder: headers, configuration, code, cards; None before the bundle is written."""
+    pixels_uint8: int = 0
+    """The decoded images as raw uint8 pixels, for comparison."""
+    raw_set: int | None = None
+    """The whole real training set as raw uint8 pixels and labels, where known."""
+
+    @property
+    def payload(self) -> int:
+        """Latents, scales and labels, in bytes."""
+        return self.latents + self.scales + self.labels
+
+    @property
+    def bytes_per_class(self) -> float:
+        """(latents + scales + labels) / k."""
+        return self.payload / self.num_classes
+
+    @property
+    def total(self) -> int | None:
+        """Bytes of all files of the folder, or None before it is written."""
+        if self.overhead is None:
+            return None
+        return self.payload + self.private_decoder + self.public_decoder + self.overhead
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every line, with ``bytes_per_class``, as JSON takes it."""
+        return {**asdict(self), "bytes_per_class": self.bytes_per_class}
+
+    def lines(self) -> list[str]:
+        """The cumulative table as text: latents, + labels, + private decoder, + public decoder, then the comparisons."""
+        latents = self.latents + self.scales
+        sums = [
+            ("latents" + (" with scales" if self.scales else ""), latents),
+            ("+ labels", self.payload),
+            ("+ private decoder", self.payload + self.private_decoder),
+            ("+ public decoder", self.payload + self.private_decoder + self.public_decoder),
+        ]
+        rows = [f"{name:<22}{value:>15,} bytes" for name, value in sums]
+        rows.append(f"{'per class':<22}{self.bytes_per_class:>15,.1f} bytes")
+        if self.overhead is not None:
+            rows.append(f"{'file overhead':<22}{self.overhead:>15,} bytes")
+        for name, value in (("same images, uint8", self.pixels_uint8), ("raw training set", self.raw_set)):
+            if value:
+                rows.append(f"{name:<22}{value:>15,} bytes = {value / self.payload:,.1f} x latents and labels")
+        return rows
+
+
+def storage_of(
+    bank: LatentBank,
+    image_shape: Sequence[int],
+    *,
+    expands: int = 1,
+    decoder_bytes: int = 0,
+    public: bool = False,
+    raw_set: int | None = None,
+) -> Storage:
+    """Storage of a bank with its decoder, before overhead is known.
+
+    Args:
+        bank: the rows.
+        image_shape: ``(c, h, w)`` of a decoded image.
+        expands: images that the formation makes of each row.
+        decoder_bytes: weights of decoder and formation.
+        public: whether the decoder can be had elsewhere.
+        raw_set: bytes of the real training set.
+    """
+    payload = bank.payload_bytes()
+    return Storage(
+        num_classes=bank.num_classes,
+        latents=payload["latents"],
+        scales=payload["scales"],
+        labels=payload["labels"],
+        private_decoder=0 if public else decoder_bytes,
+        public_decoder=decoder_bytes if public else 0,
+        pixels_uint8=bank.num_rows * expands * math.prod(image_shape),
+        raw_set=raw_set,
+    )

@@ -1,0 +1,91 @@
+"""Loads and checks one stored component: a folder with ``config.json`` and safetensors, never a pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+
+from latentdc.errors import BundleError
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+_BLOCK = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_files(folder: Path, wanted: Mapping[str, str]) -> None:
+    """Compare files with their recorded sha256.
+
+    Args:
+        folder: where the files lie.
+        wanted: sha256 by path relative to ``folder``.
+
+    Raises:
+        BundleError: a file is missing, lies outside the folder, or its content is not what was written.
+    """
+    root = folder.resolve()
+    for name, expected in wanted.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(root):
+            raise BundleError(f"{folder}: lists {name}, which lies outside the folder; it was tampered with.")
+        if not path.is_file():
+            raise BundleError(f"{folder}: {name} is missing; copy or download the folder again, all files of it.")
+        if (found := sha256_of(path)) != expected:
+            raise BundleError(
+                f"{folder}: {name} is damaged or was edited: its sha256 is {found[:12]}…, not {expected[:12]}… as "
+                "recorded when it was written. Copy or download the folder again."
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object.
+
+    Raises:
+        BundleError: the file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path.parent}: {path.name} is missing; copy or download the folder again.") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: holds a {type(value).__name__}; a JSON object is expected.")
+    return value
+
+
+def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
+    """A component of a known class, in eval mode, every weight present and none left over.
+
+    Raises:
+        BundleError: the configuration does not fit the class, or weights are missing, unexpected or of a wrong shape.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise BundleError(f"{folder}: {WEIGHTS} is missing; latentdc reads safetensors only, never pickled weights.")
+    try:
+        module, info = kind.from_pretrained(
+            str(folder), output_loading_info=True, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
+        raise BundleError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+    for what in ("missing", "unexpected", "mismatched"):
+        if names := info.get(f"{what}_keys"):
+            listed = ", ".join(sorted(map(str, names)))
+            raise BundleError(
+                f"{folder}: {WEIGHTS} has {what} weights for {kind.__name__}: {listed}. "
+                "The file was written by another version or edited; make it again."
+            )
+    loaded: ModelMixin = module.eval()
+    return loaded
