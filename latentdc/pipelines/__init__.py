@@ -1,0 +1,1 @@
+"""The two Hugging Face faces: condense a data set, and synthesise images from a bundle."""

@@ -1,0 +1,124 @@
+"""Decoded images as files: class folders, parquet, or one tensor file; pixels are rounded to uint8."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from latentdc.errors import InputError, MissingExtraError
+from latentdc.portable.pipeline import DatasetSynthesisOutput
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Class names as folder names: characters that paths cannot carry become ``_``; a clash gets the class number.
+
+    >>> folder_names(["T-shirt/top", "T-shirt:top"])
+    ['T-shirt_top', 'T-shirt_top-1']
+    """
+    names: list[str] = []
+    for number, name in enumerate(class_names):
+        safe = re.sub(r"[^\w .+-]", "_", name).strip(" .") or str(number)
+        names.append(safe if safe not in names else f"{safe}-{number}")
+    return names
+
+
+def write_folder(folder: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:
+    """``<folder>/<class>/<number>.png`` and ``metadata.jsonl``: file name, label, and any weight or soft label.
+
+    Raises:
+        InputError: the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder. Choose another, or empty it.")
+    names = folder_names(class_names)
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    written = [0] * len(names)
+    with (folder / "metadata.jsonl").open("w", encoding="utf-8") as lines:
+        for image, record in _records(batches):
+            label = record["label"]
+            file_name = f"{names[label]}/{written[label]:05d}.png"
+            image.save(folder / file_name)
+            written[label] += 1
+            lines.write(json.dumps({"file_name": file_name, "class": class_names[label], **record}) + "\n")
+    for name, count in zip(names, written, strict=True):
+        if not count:
+            (folder / name).rmdir()
+    return folder
+
+
+def write_parquet(path: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:
+    """One parquet file: ``image`` (PNG), ``label`` (class names kept) and, where stored, ``weight`` and ``soft_label``.
+
+    Raises:
+        MissingExtraError: pyarrow is missing.
+    """
+    arrow, parquet = _extra("pyarrow"), _extra("pyarrow.parquet")
+    rows: list[dict[str, Any]] = []
+    for image, record in _records(batches):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        rows.append({"image": {"bytes": buffer.getvalue(), "path": None}, **record})
+    fields: dict[str, Any] = {
+        "image": arrow.struct({"bytes": arrow.binary(), "path": arrow.string()}),
+        "label": arrow.int64(),
+        "weight": arrow.float32(),
+        "soft_label": arrow.list_(arrow.float32()),
+    }
+    features: dict[str, Any] = {
+        "image": {"_type": "Image"},
+        "label": {"names": list(class_names), "_type": "ClassLabel"},
+        "weight": {"dtype": "float32", "_type": "Value"},
+        "soft_label": {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "List"},
+    }
+    present = [name for name in fields if rows and name in rows[0]]
+    info = {"info": {"features": {name: features[name] for name in present}}}
+    schema = arrow.schema([(name, fields[name]) for name in present], metadata={"huggingface": json.dumps(info)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), path)
+    return path
+
+
+def write_tensors(path: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:
+    """One file for ``torch.load(path, weights_only=True)``: uint8 images, labels, class names, weights where stored."""
+    parts = list(batches)
+    value: dict[str, Any] = {
+        "images": torch.cat([(part.images * 255).round().to(torch.uint8).cpu() for part in parts]),
+        "labels": torch.cat([part.labels.cpu() for part in parts]),
+        "class_names": list(class_names),
+    }
+    if parts[0].weights is not None:
+        value["weights"] = torch.cat([part.weights.cpu() for part in parts if part.weights is not None])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(value, path)
+    return path
+
+
+def _records(batches: Iterable[DatasetSynthesisOutput]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    for batch in batches:
+        soft = batch.labels.ndim == 2
+        for index, image in enumerate(batch.images):
+            label = batch.labels[index]
+            record: dict[str, Any] = {"label": int(label.argmax() if soft else label)}
+            if batch.weights is not None:
+                record["weight"] = float(batch.weights[index])
+            if soft:
+                record["soft_label"] = label.float().tolist()
+            yield image, record
+
+
+def _extra(module: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingExtraError(
+            "writing parquet needs pyarrow: pip install 'latentdc[datasets]'. Class folders need nothing more."
+        ) from None

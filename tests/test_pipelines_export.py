@@ -1,0 +1,94 @@
+"""Decoded images as files: what is written is what was decoded, rounded to uint8."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdc.errors import InputError, MissingExtraError
+from latentdc.pipelines import export
+from latentdc.portable.pipeline import DatasetSynthesisOutput
+from latentdc.portable.pipeline import export as as_type
+
+NAMES = ("T-shirt/top", "ankle boot")
+
+
+def batch(output_type: str, *, soft: bool = False) -> DatasetSynthesisOutput:
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    labels = torch.tensor([0, 0, 1, 1])
+    if soft:
+        return DatasetSynthesisOutput(
+            images=as_type(x, output_type), labels=torch.tensor([[0.75, 0.25]] * 4), weights=torch.arange(4.0)
+        )
+    return DatasetSynthesisOutput(images=as_type(x, output_type), labels=labels)
+
+
+def levels() -> np.ndarray:
+    return (batch("pt").images * 255).round().to(torch.uint8).numpy()
+
+
+def test_folder_holds_every_image_by_class(tmp_path: Path) -> None:
+    folder = export.write_folder(tmp_path / "images", [batch("pil")], NAMES)
+    records = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert [record["file_name"] for record in records] == [
+        "T-shirt_top/00000.png",
+        "T-shirt_top/00001.png",
+        "ankle boot/00000.png",
+        "ankle boot/00001.png",
+    ]
+    assert [(record["label"], record["class"]) for record in records] == [
+        (0, NAMES[0]),
+        (0, NAMES[0]),
+        (1, NAMES[1]),
+        (1, NAMES[1]),
+    ]
+    for record, level in zip(records, levels(), strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / record["file_name"])), level[0])
+
+
+def test_folder_keeps_soft_labels_and_weights(tmp_path: Path) -> None:
+    folder = export.write_folder(tmp_path / "images", [batch("pil", soft=True)], NAMES)
+    records = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    assert [record["soft_label"] for record in records] == [[0.75, 0.25]] * 4
+    assert [record["weight"] for record in records] == [0.0, 1.0, 2.0, 3.0]
+    assert not (folder / "ankle boot").exists(), "a class without images leaves no empty folder"
+
+
+def test_folder_refuses_to_mix_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(InputError, match="not an empty folder"):
+        export.write_folder(tmp_path, [batch("pil")], NAMES)
+    assert (tmp_path / "note.txt").read_text() == "mine"
+
+
+def test_folder_names_are_safe_and_distinct() -> None:
+    assert export.folder_names(["a/b", "a:b", "..", "ok"]) == ["a_b", "a_b-1", "2", "ok"]
+
+
+def test_parquet_is_read_with_class_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = export.write_parquet(tmp_path / "images.parquet", [batch("pil")], NAMES)
+    read = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert read.features["label"].names == list(NAMES)
+    assert read["label"] == [0, 0, 1, 1]
+    for image, level in zip(read["image"], levels(), strict=True):
+        np.testing.assert_array_equal(np.asarray(image), level[0])
+
+
+def test_parquet_without_the_extra_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"latentdc\[datasets\]"):
+        export.write_parquet(tmp_path / "images.parquet", [batch("pil")], NAMES)
+
+
+def test_tensor_file_loads_without_pickled_code(tmp_path: Path) -> None:
+    path = export.write_tensors(tmp_path / "deep" / "images.pt", [batch("pt"), batch("pt")], NAMES)
+    read = torch.load(path, weights_only=True)
+    np.testing.assert_array_equal(read["images"].numpy(), np.concatenate([levels(), levels()]))
+    assert read["labels"].tolist() == [0, 0, 1, 1] * 2
+    assert read["class_names"] == list(NAMES)
