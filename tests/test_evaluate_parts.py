@@ -47,7 +47,13 @@ def test_epochs(name: str, num_images: int, epochs: int) -> None:
     spec = PROTOCOLS[name].train_spec(num_images)
     assert spec.epochs == epochs
     assert spec.decay_after == epochs // 2 + 1
-    assert (spec.lr, spec.momentum, spec.weight_decay, spec.batch_size, spec.decay_factor) == (0.01, 0.9, 5e-4, 256, 0.1)
+    assert (spec.lr, spec.momentum, spec.weight_decay, spec.batch_size, spec.decay_factor) == (
+        0.01,
+        0.9,
+        5e-4,
+        256,
+        0.1,
+    )
 
 
 def test_unknown_protocol() -> None:

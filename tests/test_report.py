@@ -17,12 +17,14 @@ from latentdc.report import image_grid, plot_bytes, read_report, save_grid, tabl
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def row(name: str, accuracies: tuple[float, ...], *, size: float, basis: str = "equal-images", images: float = 1) -> Row:
+def row(
+    name: str, accuracies: tuple[float, ...], *, size: float, basis: str = "equal-images", images: float = 1
+) -> Row:
     runs = tuple(Run(seed, accuracy, 10, 300, 1.0) for seed, accuracy in enumerate(accuracies))
     return Row(name, basis, "convnet", images, images, size, runs)
 
 
-@pytest.fixture()
+@pytest.fixture
 def report() -> Report:
     rows = (
         row("bundle", (71.0, 73.0), size=72),

@@ -86,7 +86,7 @@ def evaluate(
         precision=precision,
         rows=rows,
         gains=gains(rows, full_accuracy),
-        bytes=dict(subject.bytes),
+        bytes={"raw_set": int(data.train.images.numel()), **subject.bytes},
         full_accuracy=full_accuracy,
         notes=(*notes, *_reservations(subject, real, data, split, width)),
         machine=machine(device),

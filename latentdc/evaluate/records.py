@@ -118,7 +118,7 @@ class Report:
     rows: tuple[Row, ...]
     gains: tuple[Gain, ...]
     bytes: Mapping[str, int]
-    """Bytes of the whole set by line: latents, labels, private and public decoder (or pixels), and the raw set."""
+    """Bytes of the whole set by line: latents, scales, labels, decoders (or pixels), and of the raw training set."""
     full_accuracy: float | None
     """Accuracy of the same student on all real data, per cent, when it was given."""
     notes: tuple[str, ...]

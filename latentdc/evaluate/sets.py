@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,10 +108,16 @@ def subject_of(source: str | Path | Bundle | ClassStore, spec: DataSpec) -> Subj
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 
+def _slug(name: str) -> str:
+    """A class name as a folder can carry it: only letters and digits count."""
+    return re.sub(r"[\W_]+", "-", name).strip("-").lower()
+
+
 def _fits(given: DataSpec, wanted: DataSpec, name: str) -> None:
     """Refuse classes or shapes that differ."""
-    missing = sorted(set(wanted.class_names) - set(given.class_names))
-    extra = sorted(set(given.class_names) - set(wanted.class_names))
+    have, want = [_slug(name) for name in given.class_names], [_slug(name) for name in wanted.class_names]
+    missing = [name for name, slug in zip(wanted.class_names, want, strict=True) if slug not in have]
+    extra = [name for name, slug in zip(given.class_names, have, strict=True) if slug not in want]
     if missing or extra:
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"has {', '.join(extra)}, which the data has not"] if extra else []
@@ -128,18 +135,18 @@ def _fits(given: DataSpec, wanted: DataSpec, name: str) -> None:
 def _of_bundle(bundle: Bundle, name: str, spec: DataSpec) -> Subject:
     """Decode a bundle's rows, all of them, through its formation."""
     _fits(bundle.spec, spec, name)
-    if bundle.spec.class_names != spec.class_names:
+    if [_slug(given) for given in bundle.spec.class_names] != [_slug(wanted) for wanted in spec.class_names]:
         raise DataError(
             f'"{name}" numbers its classes {", ".join(bundle.spec.class_names)}, {spec.name} numbers them '
             f"{', '.join(spec.class_names)}: open the data with the bundle's class order (--classes)."
         )
-    storage = bundle.storage
+    lines = bundle.storage.to_dict()
     return Subject(
         name=name,
         images=exported(decode(bundle.decoder, bundle.bank, formation=bundle.formation)),
         stored_per_class=bundle.bank.num_rows / spec.num_classes,
-        bytes=storage.to_dict(),
-        bytes_per_class=storage.bytes_per_class,
+        bytes={name: value for name, value in lines.items() if isinstance(value, int) and name != "num_classes"},
+        bytes_per_class=bundle.storage.bytes_per_class,
         fingerprint=bundle.spec.fingerprint,
         bundle=bundle,
     )
@@ -148,7 +155,8 @@ def _of_bundle(bundle: Bundle, name: str, spec: DataSpec) -> Subject:
 def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
     """Labelled images, their classes renumbered to the data's by name."""
     _fits(store.spec, spec, name)
-    images = of_store(store.choose([store.spec.class_names.index(wanted) for wanted in spec.class_names]))
+    have = [_slug(given) for given in store.spec.class_names]
+    images = of_store(store.choose([have.index(_slug(wanted)) for wanted in spec.class_names]))
     per_class = len(images) / spec.num_classes
     pixels = int(images.x.numel())
     labels = COUNT_BYTES * spec.num_classes

@@ -1,0 +1,132 @@
+"""Baselines: how many images and bytes they get, what they are drawn from, and that every seed redraws them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from latentdc.bundle import Bundle, load_bundle, save_bundle
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError
+from latentdc.evaluate.baselines import candidates, equal_bytes_count, random_real, real_medoids, undistilled
+from latentdc.evaluate.sets import exported, real_bytes_per_class, subject_of
+from latentdc.latents import decode
+from latentdc.portable.bank import LatentBank
+from latentdc.portable.pixels import PixelsDecoder
+from latentdc.portable.tiles import TilesFormation
+from latentdc.types import Batch, DataSpec
+
+MakeBundle = Callable[..., Bundle]
+
+
+@pytest.fixture
+def make_bundle(tiny_spec: DataSpec, tmp_path: Path) -> MakeBundle:
+    def make(counts: tuple[int, ...] = (2, 2, 2), storage: str = "fp32", tiles: int | None = None) -> Bundle:
+        decoder = PixelsDecoder(tiny_spec.image_shape, tiny_spec.mean, tiny_spec.std)
+        shape = decoder.latent_shapes["x"]
+        latents = torch.randn(sum(counts), *shape, generator=torch.Generator().manual_seed(5))
+        bank = LatentBank.of({"x": latents}, counts).quantise(storage)
+        folder = tmp_path / f"bundle-{storage}-{tiles}-{'-'.join(map(str, counts))}"
+        formation = None if tiles is None else TilesFormation(tiles)
+        save_bundle(folder, bank=bank, decoder=decoder, formation=formation, spec=tiny_spec, provenance={"seed": 0})
+        return load_bundle(folder)
+
+    return make
+
+
+def test_export_clamps_and_rounds() -> None:
+    x = torch.tensor([-1.0, 0.0, 0.4 / 255, 0.6 / 255, 0.5, 1.0, 7.0]).reshape(1, 1, 1, 7)
+    out = exported(Batch(x, torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)))
+    assert out.x.flatten().tolist() == [0, 0, 0, 1, 128, 255, 255]
+    assert out.x.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_class", "images"),
+    [(776, 1), (788, 1), (792, 1), (840, 1), (900, 2), (68, 0), (395, 0), (400, 1), (3140, 4), (31364, 40)],
+)
+def test_equal_bytes_count(bytes_per_class: int, images: int) -> None:
+    assert equal_bytes_count(bytes_per_class, (1, 28, 28)) == images
+    if images:
+        assert real_bytes_per_class(images, (1, 28, 28)) >= bytes_per_class - 0.1 * 784
+
+
+def test_random_real(tiny_store: ClassStore) -> None:
+    first, again, other = (random_real(tiny_store, (3, 1, 2), seed) for seed in (0, 0, 1))
+    assert first.counts == (3, 1, 2)
+    assert first.sha256() == again.sha256() != other.sha256()
+    known = {image.numpy().tobytes() for image in tiny_store.images}
+    assert {image.numpy().tobytes() for image in first.x} <= known
+    assert len({image.numpy().tobytes() for image in first.x}) == 6
+    assert torch.equal(first.y.argmax(1), first.owner)
+
+
+def test_medoids_are_images_of_their_class(tiny_store: ClassStore) -> None:
+    first, again = (real_medoids(tiny_store, (2, 3, 1), 0, width=8) for _ in range(2))
+    assert first.counts == (2, 3, 1)
+    assert first.sha256() == again.sha256() != real_medoids(tiny_store, (2, 3, 1), 1, width=8).sha256()
+    for c in range(3):
+        known = {image.numpy().tobytes() for image in tiny_store.of_class(c)}
+        assert {image.numpy().tobytes() for image in first.x[first.owner == c]} <= known
+
+
+@pytest.mark.parametrize("storage", ["fp32", "fp16", "int8"])
+def test_undistilled_is_quantised_alike(make_bundle: MakeBundle, storage: str) -> None:
+    bundle = make_bundle(storage=storage)
+    first, again, other = (undistilled(bundle, seed) for seed in (0, 0, 1))
+    assert first.sha256() == again.sha256() != other.sha256()
+    assert first.counts == (2, 2, 2)
+    distilled = exported(decode(bundle.decoder, bundle.bank))
+    assert first.x.shape == distilled.x.shape
+    assert not torch.equal(first.x, distilled.x)
+
+
+def test_undistilled_shares_the_formation(make_bundle: MakeBundle) -> None:
+    assert undistilled(make_bundle(tiles=2), 0).counts == (8, 8, 8)
+
+
+def rows_of(bundle: Bundle, real: ClassStore) -> tuple[dict[tuple[str, str], tuple[float, float]], list[str]]:
+    rows, notes = candidates(subject_of(bundle, real.spec), real, ("random-real", "medoids", "undistilled"), width=8)
+    for row in rows:
+        assert row.draw(0).counts == row.counts
+    return {(r.name, r.basis): (r.num_images / 3, r.bytes_per_class) for r in rows}, notes
+
+
+def test_rows_of_an_fp32_pixel_bundle(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    rows, notes = rows_of(make_bundle((2, 2, 2)), tiny_store)
+    assert rows == {
+        ("bundle", "equal-images"): (2, 516),
+        ("random-real", "equal-images"): (2, 132),
+        ("random-real", "equal-bytes"): (8, 516),
+        ("medoids", "equal-images"): (2, 132),
+        ("medoids", "equal-bytes"): (8, 516),
+        ("undistilled", "equal-images"): (2, 516),
+    }
+    assert notes == []
+
+
+def test_rows_that_coincide_are_one(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    rows, _ = rows_of(make_bundle((2, 2, 2), "int8"), tiny_store)
+    assert {basis for _, basis in rows} == {"equal-images"}
+
+
+def test_rows_beyond_the_data_are_left_out_with_the_reason(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    rows, notes = rows_of(make_bundle((4, 4, 4)), tiny_store)
+    assert ("random-real", "equal-bytes") not in rows
+    assert any("random-real (equal-bytes) left out: fewer real images than 16" in note for note in notes)
+
+
+def test_rows_with_a_formation(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    rows, notes = rows_of(make_bundle((1, 2, 3), tiles=2), tiny_store)
+    assert rows["bundle", "equal-images"][0] == rows["undistilled", "equal-images"][0] == 8
+    assert rows["random-real", "equal-images"][0] == 8
+    assert any("2 rows per class are stored" in note for note in notes)
+
+
+def test_unknown_baseline(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    subject = subject_of(make_bundle(), tiny_store.spec)
+    with pytest.raises(InputError, match='Did you mean "medoids"'):
+        candidates(subject, tiny_store, ("medoid",))

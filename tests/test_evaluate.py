@@ -1,0 +1,179 @@
+"""``evaluate`` from end to end on tiny sets: bundles, folders and stores, splits, seeds, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from latentdc.bundle import save_bundle
+from latentdc.data.sources import Data
+from latentdc.data.store import ClassStore
+from latentdc.errors import DataError, InputError
+from latentdc.evaluate import PROTOCOLS, Protocol, Report, evaluate
+from latentdc.evaluate.runs import RunLog, Settings, train_run
+from latentdc.evaluate.sets import of_store
+from latentdc.portable.bank import LatentBank
+from latentdc.portable.pixels import PixelsDecoder
+
+SHORT = dataclasses.replace(PROTOCOLS["quick"], name="short", epochs=3)
+
+
+@pytest.fixture
+def data(tiny_store: ClassStore, tiny_test_store: ClassStore) -> Data:
+    return Data(tiny_store, tiny_test_store)
+
+
+@pytest.fixture
+def bundle(tiny_store: ClassStore, tmp_path: Path) -> Path:
+    spec = tiny_store.spec
+    decoder = PixelsDecoder(spec.image_shape, spec.mean, spec.std)
+    rows = torch.cat([tiny_store.of_class(c)[:1] for c in range(3)]).float() / 255
+    bank = LatentBank.of(decoder.encode(rows), (1, 1, 1))
+    save_bundle(tmp_path / "set", bank=bank, decoder=decoder, spec=spec, provenance={"seed": 0})
+    return tmp_path / "set"
+
+
+def measure(source: str | Path | ClassStore, data: Data, *, protocol: Protocol = SHORT, **changes: object) -> Report:
+    settings = {"seeds": 2, "width": 8, "progress": False} | changes
+    return evaluate(source, data, protocol, **settings)  # type: ignore[arg-type]
+
+
+def write_folder(store: ClassStore, root: Path) -> Path:
+    for c, name in enumerate(store.spec.class_names):
+        (root / name).mkdir(parents=True)
+        for i, image in enumerate(store.of_class(c)):
+            Image.fromarray(image[0].numpy()).save(root / name / f"{i}.png")
+    return root
+
+
+def test_bundle_beside_its_baselines(bundle: Path, data: Data) -> None:
+    report = measure(bundle, data)
+    assert [row.name for row in report.rows if row.basis == "equal-images"] == [
+        "bundle",
+        "random-real",
+        "medoids",
+        "undistilled",
+    ]
+    assert {row.num_runs for row in report.rows} == {2}
+    assert report.seeds == (0, 1)
+    assert report.num_classes == 3
+    assert report.protocol == SHORT.to_dict()
+    assert report.fingerprint == data.train.spec.fingerprint
+    assert report.bytes["latents"] == 3 * 64 * 4
+    assert report.bytes["raw_set"] == 36 * 64
+    assert Report.from_json(report.to_json()) == report
+    gain = report.gains[0]
+    ours, random = report.rows[0].accuracy_mean, report.rows[1].accuracy_mean
+    assert gain.gain_over_random == pytest.approx((ours - random) / 100)
+
+
+def test_same_seeds_same_accuracies_and_students_are_separate(bundle: Path, data: Data) -> None:
+    one = measure(bundle, data, baselines=(), students=("mlp", "convnet"))
+    two = measure(bundle, data, baselines=(), students=("convnet",))
+    assert [row.student for row in one.rows] == ["mlp", "convnet"]
+    assert [run.accuracy for run in one.rows[1].runs] == [run.accuracy for run in two.rows[0].runs]
+    assert one.rows[0].runs != one.rows[1].runs
+
+
+def test_a_folder_of_images_equals_the_store_it_came_from(data: Data, tmp_path: Path) -> None:
+    part = data.train.subset([0, 1, 12, 24])
+    folder = write_folder(part, tmp_path / "images")
+    from_folder, from_store = (measure(source, data, baselines=()) for source in (folder, part))
+    assert from_folder.source_sha256 == from_store.source_sha256
+    assert [r.accuracy for r in from_folder.rows[0].runs] == [r.accuracy for r in from_store.rows[0].runs]
+    assert from_folder.rows[0].bytes_per_class == pytest.approx((4 * 64 + 12) / 3)
+    assert from_folder.bytes["pixels_uint8"] == 4 * 64
+
+
+def test_folder_has_no_undistilled_row(data: Data, tmp_path: Path) -> None:
+    folder = write_folder(data.train.limit(1), tmp_path / "images")
+    report = measure(folder, data, seeds=1, protocol=dataclasses.replace(SHORT, epochs=1))
+    assert [row.name for row in report.rows] == ["bundle", "random-real", "medoids"]
+    assert any(note.startswith("undistilled left out") for note in report.notes)
+
+
+def test_classes_and_shapes_must_fit(data: Data, tmp_path: Path) -> None:
+    folder = write_folder(data.train.limit(1), tmp_path / "images")
+    (folder / "class-2").rename(folder / "other")
+    with pytest.raises(DataError, match=r'"images" lacks class-2 and has other.*class-0, class-1, class-2'):
+        measure(folder, data)
+    (folder / "other").rename(folder / "Class_2")
+    assert measure(folder, data, baselines=(), seeds=1).num_classes == 3
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((16, 16)).save(path)
+    with pytest.raises(DataError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
+        measure(folder, data)
+
+
+def test_held_out_split_never_shows_test_or_held_out_images(bundle: Path, data: Data) -> None:
+    kept, held = data.train.holdout()
+    report = measure(bundle, Data(data.train, None), split="held-out", baselines=("random-real",), seeds=1)
+    assert report.split == "held-out"
+    assert report.fingerprint == kept.spec.fingerprint != data.train.spec.fingerprint
+    assert any("held-out ones too" in note for note in report.notes)
+    step = 100 / len(held)
+    assert report.rows[0].runs[0].accuracy / step == pytest.approx(round(report.rows[0].runs[0].accuracy / step))
+    with pytest.raises(DataError, match="no test images"):
+        measure(bundle, Data(data.train, None))
+
+
+def test_finished_runs_are_not_trained_again(
+    bundle: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "out" / "runs.jsonl"
+    first = measure(bundle, data, runs=log)
+    lines = log.read_text().splitlines()
+    assert len(lines) == sum(row.num_runs for row in first.rows)
+    assert json.loads(lines[0])["row"] == "bundle"
+    log.write_text("\n".join([*lines[:3], lines[3][:20]]))
+    resumed = measure(bundle, data, runs=log)
+    accuracies = [[run.accuracy for run in row.runs] for row in resumed.rows]
+    assert accuracies == [[run.accuracy for run in row.runs] for row in first.rows]
+    assert len(log.read_text().splitlines()) == len(lines)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("latentdc.evaluate.runs.train_run", refuse)
+    assert measure(bundle, data, runs=log).rows == resumed.rows
+    with pytest.raises(AssertionError, match="trained again"):
+        measure(bundle, data, runs=log, precision="bf16")
+    with pytest.raises(AssertionError, match="trained again"):
+        measure(bundle, data, runs=log, protocol=dataclasses.replace(SHORT, lr=0.02))
+
+
+def test_damaged_run_log(tmp_path: Path) -> None:
+    path = tmp_path / "runs.jsonl"
+    path.write_text("nonsense\n{}")
+    with pytest.raises(InputError, match="line 1"):
+        RunLog(path)
+
+
+def test_training_learns(data: Data) -> None:
+    easy = dataclasses.replace(SHORT, epochs=60, lr=0.1, strategy="color")
+    assert data.test is not None
+    run = train_run(of_store(data.train), data.test, data.train.spec, Settings(easy, width=16), student="mlp", seed=0)
+    assert run.accuracy > 90
+    assert (run.num_images, run.epochs) == (36, 60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"students": ()}, "no students"),
+        ({"students": ("convnets",)}, 'Did you mean "convnet"'),
+        ({"seeds": 0}, "seeds = 0"),
+        ({"seeds": (1, 1)}, "different seeds"),
+        ({"precision": "fp8"}, "precision"),
+        ({"split": "train"}, "held-out"),
+        ({"full_accuracy": 101.0}, "per cent"),
+    ],
+)
+def test_wrong_settings(bundle: Path, data: Data, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(bundle, data, **changes)
