@@ -11,7 +11,9 @@ from typing import Any
 from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
+from latentdc.bundle import layout
 from latentdc.bundle.storage import Storage, storage_of
+from latentdc.decoders.components import read_json
 from latentdc.portable.bank import LatentBank
 from latentdc.types import DataSpec
 
@@ -53,7 +55,8 @@ class Bundle:
         )
         if self.path is None:
             return lines
-        total = sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+        listed = [layout.MANIFEST, *read_json(self.path / layout.MANIFEST)["files"]]
+        total = sum((self.path / name).stat().st_size for name in listed)
         known = lines.payload + lines.private_decoder + lines.public_decoder
         return dataclasses.replace(lines, overhead=total - known)
 

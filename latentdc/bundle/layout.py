@@ -87,7 +87,7 @@ def dump(path: Path, value: Any) -> None:
 
 
 def unlisted(folder: Path, listed: set[str]) -> list[str]:
-    """Files that the manifest does not list and that a loader might read: in a component's folder, or code and weights."""
+    """Files outside the manifest that a loader might read: any in a component's folder, code and weights elsewhere."""
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -75,9 +75,11 @@ def save_bundle(
     try:
         _write(building, bundle)
         building.chmod(0o755)
+        old = building.with_name(f"{building.name}.old")
         if target.exists():
-            shutil.rmtree(target)
+            os.replace(target, old)
         os.replace(building, target)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return target
@@ -155,7 +157,7 @@ def _check_parts(bank: LatentBank, decoder: Any, formation: Any, spec: DataSpec)
     for name, module in (("decoder", decoder), ("formation", formation)):
         if module is not None and not hasattr(module, "save_pretrained"):
             raise InputError(
-                f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin and ConfigMixin."
+                f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin."
             )
     shapes = {key: tuple(shape) for key, shape in decoder.latent_shapes.items()}
     pairs = (

@@ -59,7 +59,7 @@ class Storage:
         return {**asdict(self), "bytes_per_class": self.bytes_per_class}
 
     def lines(self) -> list[str]:
-        """The cumulative table as text: latents, + labels, + private decoder, + public decoder, then the comparisons."""
+        """The table as text, cumulative: latents, + labels, + private decoder, + public decoder; then comparisons."""
         latents = self.latents + self.scales
         sums = [
             ("latents" + (" with scales" if self.scales else ""), latents),

@@ -75,9 +75,10 @@ def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
     if not (folder / WEIGHTS).is_file():
         raise BundleError(f"{folder}: {WEIGHTS} is missing; latentdc reads safetensors only, never pickled weights.")
     try:
-        module, info = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             str(folder), output_loading_info=True, use_safetensors=True, local_files_only=True
         )
+        module, info = loaded
     except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise BundleError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
     for what in ("missing", "unexpected", "mismatched"):
@@ -87,5 +88,5 @@ def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
                 f"{folder}: {WEIGHTS} has {what} weights for {kind.__name__}: {listed}. "
                 "The file was written by another version or edited; make it again."
             )
-    loaded: ModelMixin = module.eval()
-    return loaded
+    ready: ModelMixin = module.eval()
+    return ready

@@ -105,7 +105,8 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
         BundleError: the checkpoint is damaged.
     """
     if str(decoder) == "pixels":
-        return PixelsDecoder(list(spec.image_shape), list(spec.mean), list(spec.std)).eval()
+        pixels: ModelMixin = PixelsDecoder(list(spec.image_shape), list(spec.mean), list(spec.std)).eval()
+        return pixels
     reference = default_decoder(spec) if decoder is None else decoder
     ways = (
         "Take --decoder pixels (no generator), or train one on your data with `latentdc fit gan` and give its folder "

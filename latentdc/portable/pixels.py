@@ -40,8 +40,8 @@ class PixelsDecoder(ModelMixin, ConfigMixin):
                 f"image_shape = {tuple(image_shape)}, mean = {tuple(mean)}, std = {tuple(std)}: "
                 "give (c, h, w), c means and c positive deviations"
             )
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("offset", torch.tensor(mean, dtype=torch.float32).reshape(-1, 1, 1))
+        self.register_buffer("gain", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
 
     @property
     def latent_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -59,9 +59,9 @@ class PixelsDecoder(ModelMixin, ConfigMixin):
 
     def encode(self, x: Tensor, owner: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002
         """Latents of images ``(n, c, h, w)`` in [0, 1]; exact inverse of the decoder up to rounding."""
-        return {"x": (x - self.mean) / self.std}
+        return {"x": (x - self.offset) / self.gain}
 
     def forward(self, z: dict[str, Tensor], owner: Tensor) -> Tensor:  # noqa: ARG002
         """Images ``(n, c, h, w)`` of latents ``{"x": (n, c, h, w)}``; ``owner`` does not matter here."""
-        x: Tensor = self.mean + self.std * z["x"]
+        x: Tensor = self.offset + self.gain * z["x"]
         return x

@@ -1,0 +1,52 @@
+"""The smallest instance of every decoder and formation, for tests that run over the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentdc.decoders import DECODERS, FORMATIONS
+from latentdc.portable.bank import LatentBank
+from latentdc.seeding import global_seed, stream
+from latentdc.types import DataSpec
+
+SPEC = DataSpec((1, 8, 8), ("boot", "coat", "bag"), (0.4,), (0.3,), name="tiny", fingerprint="f" * 64)
+
+_DECODERS: dict[str, Callable[[], nn.Module]] = {
+    "pixels": lambda: DECODERS["pixels"]([1, 8, 8], [0.4], [0.3]),
+    "gan": lambda: DECODERS["gan"]([1, 8, 8], num_classes=3, z_dim=4, channels=[8, 4], embed_dim=3),
+}
+_FORMATIONS: dict[str, Callable[[], nn.Module]] = {"tiles": lambda: FORMATIONS["tiles"](2)}
+
+if _DECODERS.keys() != DECODERS.keys() or _FORMATIONS.keys() != FORMATIONS.keys():
+    raise AssertionError("give every decoder and formation of the tables a tiny instance here")
+
+
+def tiny_decoder(name: str, *, seed: int = 0) -> Any:
+    """A decoder for ``SPEC``, frozen, with statistics and weights that are not the initial ones."""
+    with global_seed(seed, "tiny-decoder"):
+        decoder = _DECODERS[name]()
+        for module in decoder.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+    return decoder.eval().requires_grad_(False)
+
+
+def tiny_formation(name: str | None) -> Any:
+    """A formation for ``SPEC``, or None."""
+    return None if name is None else _FORMATIONS[name]().eval()
+
+
+def tiny_bank(decoder: Any, counts: Sequence[int] = (3, 1, 2), *, seed: int = 0, extras: bool = False) -> LatentBank:
+    """Prior draws of ``decoder``; ``extras`` adds soft labels and weights."""
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(list(counts)))
+    rng = stream(seed, "tiny-bank")
+    latents = decoder.prior(owner, rng)
+    if not extras:
+        return LatentBank.of(latents, counts)
+    soft = torch.rand(len(owner), len(counts), generator=rng)
+    return LatentBank.of(latents, counts, y=soft / soft.sum(1, keepdim=True), w=torch.rand(len(owner), generator=rng))
