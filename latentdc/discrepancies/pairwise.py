@@ -96,7 +96,8 @@ class Energy(_Pairwise):
     """Energy distance: ``Σ_c 2 E‖s − t‖ − E‖s − s'‖ − E‖t − t'‖``.
 
     The maximum mean discrepancy of the kernel ``−‖x − y‖``, as a V-statistic. It has no bandwidth and its gradient is a
-    mean of unit vectors, bounded however far the points are. Range [0, ∞) in feature units; zero exactly on equal distributions.
+    mean of unit vectors, bounded however far the points are. Range [0, ∞) in feature units; zero exactly on equal
+    distributions.
 
     *Reference:* Székely and Rizzo 2013, J. Stat. Plan. Inference 143, eq. 2.1.
     """

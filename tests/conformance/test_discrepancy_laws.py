@@ -1,0 +1,147 @@
+"""Laws of every discrepancy, parametrised by the table: a new part is held to them by being in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from reference.energy_loop import energy_loop
+from reference.mean_loop import mean_loop
+from reference.mmd_loop import mmd_loop
+from reference.rff_loop import rff_loop
+from torch import Tensor
+
+from latentdc.discrepancies import DISCREPANCIES, Discrepancy, fourier
+from latentdc.errors import InputError
+
+K, D = 3, 4
+REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
+SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
+RESTATEMENTS = {"mean": mean_loop, "mmd": mmd_loop, "energy": energy_loop}
+
+
+def _points(owner: Tensor, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return (torch.randn(len(owner), D, generator=rng, dtype=torch.float64) + owner[:, None]).to(dtype)
+
+
+REAL, SYN = _points(REAL_OWNER, 0), _points(SYN_OWNER, 1)
+
+
+def _distance(by: Discrepancy, real: Tensor = REAL, syn: Tensor = SYN, w: Tensor | None = None) -> Tensor:
+    return by(by.summarise(real, REAL_OWNER, K), syn, SYN_OWNER, w)
+
+
+@pytest.fixture(params=DISCREPANCIES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def by(name: str) -> Discrepancy:
+    return DISCREPANCIES[name]()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scalar_positive_and_finite(by: Discrepancy, dtype: torch.dtype) -> None:
+    for seed in range(5):
+        value = _distance(by, syn=_points(SYN_OWNER, seed, dtype))
+        assert value.shape == ()
+        assert value.dtype == dtype
+        assert 0 < float(value) < float("inf")
+
+
+def test_zero_on_equal_sets(by: Discrepancy) -> None:
+    assert float(by(by.summarise(REAL, REAL_OWNER, K), REAL, REAL_OWNER)) == pytest.approx(0, abs=1e-9)
+
+
+def test_zero_on_a_set_and_its_double(by: Discrepancy) -> None:
+    """The measure counts, not the number of points."""
+    twice, owner = torch.cat([REAL, REAL]), torch.cat([REAL_OWNER, REAL_OWNER])
+    assert float(by(by.summarise(REAL, REAL_OWNER, K), twice, owner)) == pytest.approx(0, abs=1e-9)
+
+
+def test_row_order_is_irrelevant(by: Discrepancy) -> None:
+    rng = torch.Generator().manual_seed(3)
+    p, q = torch.randperm(len(SYN), generator=rng), torch.randperm(len(REAL), generator=rng)
+    shuffled = by(by.summarise(REAL[q], REAL_OWNER[q], K), SYN[p], SYN_OWNER[p])
+    torch.testing.assert_close(shuffled, _distance(by))
+
+
+def test_equal_weights_are_no_weights(by: Discrepancy) -> None:
+    torch.testing.assert_close(_distance(by, w=torch.full((len(SYN),), 0.3)), _distance(by))
+    weighted = by.summarise(REAL, REAL_OWNER, K, torch.full((len(REAL),), 2.0))
+    torch.testing.assert_close(by(weighted, SYN, SYN_OWNER), _distance(by))
+
+
+def test_weight_two_is_the_point_twice(by: Discrepancy) -> None:
+    w = torch.ones(len(SYN), dtype=torch.float64)
+    w[3] = 2
+    real = by.summarise(REAL, REAL_OWNER, K)
+    twice = by(real, torch.cat([SYN, SYN[3:4]]), torch.cat([SYN_OWNER, SYN_OWNER[3:4]]))
+    torch.testing.assert_close(by(real, SYN, SYN_OWNER, w), twice)
+
+
+def test_class_shards_sum_to_the_whole(by: Discrepancy) -> None:
+    real = by.summarise(REAL, REAL_OWNER, K)
+    parts = [by(real, SYN[mask], SYN_OWNER[mask]) for mask in (SYN_OWNER == 1, SYN_OWNER != 1)]
+    torch.testing.assert_close(sum(parts), by(real, SYN, SYN_OWNER))
+
+
+def test_gradient_is_the_derivative(by: Discrepancy) -> None:
+    real = by.summarise(REAL, REAL_OWNER, K)
+    assert torch.autograd.gradcheck(lambda syn: by(real, syn, SYN_OWNER), SYN.clone().requires_grad_())
+
+
+def test_gradient_vanishes_on_equal_sets(by: Discrepancy) -> None:
+    syn = REAL.clone().requires_grad_()
+    by(by.summarise(REAL, REAL_OWNER, K), syn, REAL_OWNER).backward()
+    assert syn.grad is not None
+    assert float(syn.grad.abs().max()) < 1e-9
+
+
+def test_no_gradient_reaches_the_real_side(by: Discrepancy) -> None:
+    real = REAL.clone().requires_grad_()
+    summary = by.summarise(real, REAL_OWNER, K)
+    parts = (summary.values, summary.weights, summary.scale, summary.within)
+    assert not any(part.requires_grad for part in parts if part is not None)
+    assert not by(summary, SYN, SYN_OWNER).requires_grad
+
+
+def test_additive_summaries_add_and_subtract(by: Discrepancy) -> None:
+    scale = by.lengths(REAL, REAL_OWNER, K)
+    whole = by.summarise(REAL, REAL_OWNER, K, scale=scale)
+    one, other = (by.summarise(REAL[rows], REAL_OWNER[rows], K, scale=scale) for rows in (slice(0, 9), slice(9, None)))
+    assert whole.additive == by.sketchable
+    if not by.sketchable:
+        with pytest.raises(InputError, match="additive"):
+            _ = one + other
+        return
+    assert whole.values.dtype == torch.float64
+    torch.testing.assert_close((one + other).values, whole.values)
+    torch.testing.assert_close((whole - other).values, one.values)
+    assert torch.equal((one + other).counts, whole.counts)
+
+
+def test_a_class_without_real_points_is_refused(by: Discrepancy) -> None:
+    kept = REAL_OWNER != 2
+    summary = by.summarise(REAL[kept], REAL_OWNER[kept], K)
+    assert float(by(summary, SYN[SYN_OWNER == 1], SYN_OWNER[SYN_OWNER == 1])) > 0
+    with pytest.raises(InputError, match=r"\[2\]"):
+        by(summary, SYN, SYN_OWNER)
+
+
+def test_equals_its_loop(name: str, by: Discrepancy) -> None:
+    if name == "rff":
+        frequencies = fourier._frequencies(0, D, 1024)
+        expected = rff_loop(REAL, REAL_OWNER, SYN, SYN_OWNER, frequencies)
+    else:
+        expected = RESTATEMENTS[name](REAL, REAL_OWNER, SYN, SYN_OWNER)
+    assert float(_distance(by)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_declares_itself(name: str, by: Discrepancy) -> None:
+    assert by.accepts <= {"points", "parameters"}
+    assert by.accepts
+    assert by.cite
+    assert by == type(by)()
+    assert hash(by) == hash(type(by)())

@@ -1,0 +1,131 @@
+"""Known values of the discrepancies, and what only some of them promise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, RandomFourier
+from latentdc.discrepancies.base import Summary, group
+from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
+from latentdc.errors import InputError
+
+ONE = torch.zeros(1, dtype=torch.int64)
+
+
+def _dirac(by: Discrepancy, gap: float) -> float:
+    at = torch.zeros(1, 2, dtype=torch.float64)
+    there = torch.tensor([[gap, 0.0]], dtype=torch.float64)
+    return float(by(by.summarise(at, ONE, 1), there, ONE))
+
+
+def _normal(num: int, dim: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(num, dim, generator=rng, dtype=torch.float64)
+    return (drawn - drawn.mean(0)) / drawn.std(0, correction=0) + shift  # exact first moments: less noise in the tests
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.5, 3.0])
+def test_two_diracs(gap: float) -> None:
+    kernel = sum(math.exp(-(gap**2) / (2.0 * factor)) for factor in FACTORS)
+    assert _dirac(Mean(), gap) == pytest.approx(gap**2)
+    assert _dirac(Energy(), gap) == pytest.approx(2 * gap)
+    assert _dirac(Mmd(bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel)
+    assert _dirac(RandomFourier(num=20000, bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel, abs=0.1)
+
+
+def test_two_gaussians() -> None:
+    dim, shift, num = 3, 0.7, 1500
+    x, y = _normal(num, dim, 0), _normal(num, dim, 1, shift)
+    owner = torch.zeros(num, dtype=torch.int64)
+
+    def expected(square: float) -> float:  # E Σ_f exp(−‖x − y‖² / 2f), x − y ~ N(m, 2 I)
+        lengths = [2 * factor for factor in FACTORS]
+        return sum((1 + 4 / h) ** (-dim / 2) * math.exp(-square / (h + 4)) for h in lengths)
+
+    by = Mmd(bandwidth=2.0)
+    value = float(by(by.summarise(y, owner, 1), x, owner))
+    bias = 2 * (5 - expected(0)) / num  # a V-statistic counts each point with itself
+    assert value == pytest.approx(2 * expected(0) - 2 * expected(dim * shift**2) + bias, abs=0.02)
+
+
+def test_energy_of_two_gaussians() -> None:
+    shift, num = 1.0, 3000
+    owner = torch.zeros(num, dtype=torch.int64)
+    by = Energy()
+    value = float(by(by.summarise(_normal(num, 1, 1, shift), owner, 1), _normal(num, 1, 0), owner))
+    spread = 2 / math.sqrt(math.pi)  # E|x − x'|, x − x' ~ N(0, 2)
+    across = spread * math.exp(-(shift**2) / 4) + shift * math.erf(shift / 2)
+    assert value == pytest.approx(2 * across - 2 * spread, abs=0.05)
+
+
+def test_rff_agrees_with_mmd() -> None:
+    """Same points, same lengths: the estimate nears the exact value as frequencies are added."""
+    owner_real, owner_syn = torch.arange(2).repeat(60), torch.arange(2).repeat(8)
+    real, syn = _normal(120, 16, 0), _normal(16, 16, 1, 0.3)
+    exact = Mmd()
+    target = float(exact(exact.summarise(real, owner_real, 2), syn, owner_syn))
+    errors = []
+    for num in (200, 20000):
+        found = [RandomFourier(num=num, seed=seed) for seed in range(5)]
+        values = [float(by(by.summarise(real, owner_real, 2), syn, owner_syn)) for by in found]
+        errors.append(math.sqrt(sum((value - target) ** 2 for value in values) / 5) / target)
+    assert errors[1] < 0.02
+    assert errors[1] < 0.4 * errors[0]
+
+
+def test_lengths_come_from_real_points_per_class() -> None:
+    points = torch.tensor([[0.0], [2.0], [5.0], [5.0], [10.0], [14.0]])
+    owner = torch.tensor([0, 0, 1, 1, 2, 2])
+    lengths = mean_square_distance(points, owner, 3)
+    torch.testing.assert_close(lengths, torch.tensor([4.0, 10.0, 16.0], dtype=torch.float64))
+
+
+def test_a_length_without_spread_is_one() -> None:
+    lengths = mean_square_distance(torch.full((2, 3), 7.3), torch.tensor([0, 1]), 2)
+    assert lengths.tolist() == [1.0, 1.0]
+
+
+def test_lengths_ignore_a_common_offset() -> None:
+    points, owner = _normal(50, 4, 0).float(), torch.zeros(50, dtype=torch.int64)
+    near, far = mean_square_distance(points, owner, 1), mean_square_distance(points + 100, owner, 1)
+    torch.testing.assert_close(near, far, rtol=1e-4, atol=0)
+
+
+def test_pairwise_survives_a_common_offset_in_float32() -> None:
+    real, syn, owner = _normal(60, 8, 0), _normal(60, 8, 1, 0.2), torch.zeros(60, dtype=torch.int64)
+    for by in (Mmd(), Energy()):
+        exact = by(by.summarise(real, owner, 1), syn, owner)
+        moved = by(by.summarise((real + 50).float(), owner, 1), (syn + 50).float(), owner)
+        assert float(moved) == pytest.approx(float(exact), rel=2e-2)
+
+
+def test_group_pads_and_keeps_order() -> None:
+    points = torch.arange(5.0)[:, None]
+    grouped, weights = group(points, torch.tensor([4, 1, 4, 4, 1]), torch.tensor([1, 4]))
+    assert grouped[:, :, 0].tolist() == [[1.0, 4.0, 0.0], [0.0, 2.0, 3.0]]
+    torch.testing.assert_close(weights, torch.tensor([[0.5, 0.5, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+def test_summaries_of_other_lengths_do_not_add() -> None:
+    one = Summary(torch.ones(2, 3), torch.ones(2), scale=torch.ones(2))
+    with pytest.raises(InputError, match="kernel lengths"):
+        _ = one + Summary(torch.ones(2, 3), torch.ones(2), scale=torch.full((2,), 2.0))
+    with pytest.raises(InputError, match="shape"):
+        _ = one - Summary(torch.ones(2, 4), torch.ones(2), scale=torch.ones(2))
+
+
+def test_wrong_summaries_and_values_are_refused() -> None:
+    points, owner = _normal(4, 3, 0), torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(InputError, match="another discrepancy"):
+        Mmd()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="another discrepancy"):
+        RandomFourier()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="bandwidth"):
+        Mmd(bandwidth=0.0)
+    with pytest.raises(InputError, match="bandwidth"):
+        RandomFourier(bandwidth=-1.0)
+    with pytest.raises(InputError, match="at least 5"):
+        RandomFourier(num=4)
