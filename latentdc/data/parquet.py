@@ -18,7 +18,7 @@ from latentdc.errors import DataError, MissingExtraError
 _IMAGE_NAMES = ("image", "img", "images", "picture", "pixels")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "y")
 _SPLIT_NAME = re.compile(r"(train|test|validation|valid|val)(?![a-z])", re.IGNORECASE)
-_ROWS = 256
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,14 @@ def _read_split(
         if not isinstance(data, bytes):
             raise DataError(f"{origin}: no image bytes in column {column!r}. Store the encoded image file in the row.")
         stack.put(slot, open_image(data, origin), origin)
+    _release()
     return Split(stack.images, labels[order])
 
 
 def _values(files: list[Path], column: str) -> Iterator[tuple[str, Any]]:
     for file in files:
         row = 0
-        for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[column]):
+        for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
             for value in batch.column(0).to_pylist():
                 yield f"{file}, row {row}", value
                 row += 1
@@ -135,6 +136,13 @@ def _columns(file: Path) -> _Columns:
     label = choose("ClassLabel", _LABEL_NAMES, "label")
     names = tuple(str(name) for name in stored.get(label, {}).get("names", ()))
     return _Columns(choose("Image", _IMAGE_NAMES, "image"), label, names)
+
+
+def _release() -> None:
+    """Give arrow's read buffers back to the system; a store then costs its pixels and little else."""
+    from pyarrow.lib import default_memory_pool
+
+    default_memory_pool().release_unused()
 
 
 def _open(file: Path) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentdc.errors import DataError
 from latentdc.types import Batch, DataSpec
 
-_STATS_CHUNK = 1024
+_STATS_CHUNK = 256
 
 
 class ClassStore:
