@@ -16,9 +16,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "latentdc.data.sources": ("open_data",),
     "latentdc.data.store": ("ClassStore",),
     "latentdc.bundle": ("Bundle", "load_bundle", "save_bundle"),
-    "latentdc.condense": ("condense",),
-    "latentdc.evaluate": ("evaluate",),
-    "latentdc.sketch": ("Sketch", "sketch"),
+    "latentdc.sketch": ("Sketch",),
     "latentdc.source": ("Minibatches", "View"),
     "latentdc.objectives": ("Match",),
     "latentdc.latents": ("decode", "decoded"),
@@ -34,7 +32,11 @@ PUBLIC: dict[str, tuple[str, ...]] = {
         "RecipeError",
     ),
 }
-"""The one list of public names, by the module that defines them."""
+"""The one list of public names, by the module that defines them.
+
+The verbs ``condense``, ``sketch`` and ``evaluate`` are imported from the modules of the same names: a package attribute
+cannot be both a module and a function.
+"""
 
 _HOME = {name: module for module, names in PUBLIC.items() for name in names}
 __all__ = ["__version__", *_HOME]

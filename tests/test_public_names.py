@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -27,6 +28,11 @@ def test_home_is_where_the_list_says(module: str) -> None:
 def test_no_name_is_listed_twice() -> None:
     names = [name for names in latentdc.PUBLIC.values() for name in names]
     assert len(names) == len(set(names))
+
+
+def test_no_name_hides_a_module() -> None:
+    names = {name for names in latentdc.PUBLIC.values() for name in names}
+    assert not names & {module.name for module in pkgutil.iter_modules(latentdc.__path__)}
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

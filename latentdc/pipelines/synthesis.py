@@ -35,6 +35,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         pretrained_model_name_or_path: str | Path,
         *,
         dtype: torch.dtype | None = None,
+        component_classes: Sequence[type[Any]] = (),
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -46,6 +47,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         Args:
             pretrained_model_name_or_path: a bundle folder, or ``owner/name`` on the Hub.
             dtype: floating type of the decoder; latents are kept as stored.
+            component_classes: classes of a decoder or formation that latentdc does not have.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: access token for private repositories.
@@ -66,7 +68,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
                 local_files_only=local_files_only,
                 force_download=force_download,
             )
-        bundle = load_bundle(folder)
+        bundle = load_bundle(folder, classes=component_classes)
         pipe = cls(bundle.decoder, bundle.bank, bundle.formation, class_names=list(bundle.spec.class_names))
         if dtype is not None:
             pipe.decoder.to(dtype)
