@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from latentdc.data.augment import DSA, NoAugment
-from latentdc.data.sampling import UniformSampler
+from latentdc.data.augment import AUGMENTS
+from latentdc.data.sampling import SAMPLERS
 
-AUGMENTS: dict[str, type[DSA] | type[NoAugment]] = {"dsa": DSA, "none": NoAugment}
-SAMPLERS: dict[str, type[UniformSampler]] = {"uniform": UniformSampler}
+__all__ = ["AUGMENTS", "SAMPLERS"]

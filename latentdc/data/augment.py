@@ -230,3 +230,6 @@ def _draw_group(group: str, rows: int, image_shape: Sequence[int], rng: torch.Ge
     if group == "scale":
         return {"across": between(1 / MAX_SCALE, MAX_SCALE), "down": between(1 / MAX_SCALE, MAX_SCALE)}
     return {"degrees": between(-MAX_DEGREES, MAX_DEGREES)}
+
+
+AUGMENTS: dict[str, type[DSA] | type[NoAugment]] = {"dsa": DSA, "none": NoAugment}
