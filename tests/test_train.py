@@ -165,3 +165,36 @@ def test_compile_without_a_compiler_says_what_is_missing(monkeypatch: pytest.Mon
     x, y = _data()
     with pytest.raises(MissingExtraError, match="no-such-compiler"):
         train_student(_student(), x, y, TrainSpec(epochs=1), seed=0, compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.skipif(compiled_module.missing_compiler() is not None, reason="needs a C++ compiler")
+def test_compiled_training_and_observing_agree_with_eager() -> None:
+    x, y = _data(14)
+    spec = TrainSpec(epochs=3, batch_size=8)  # two shapes: 8 and 6
+    eager = train_student(_student("convnet"), x, y, spec, seed=0)
+    fast = train_student(_student("convnet"), x, y, spec, seed=0, compile=True)
+    for one, other in zip(eager.parameters(), fast.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    observe = compiled_module.observer(compile=True)
+    frozen = [build("convnet", SPEC, seed=seed, width=8).eval().requires_grad_(False) for seed in range(3)]
+    images = x.float().div(255).requires_grad_()
+    for net in frozen:
+        torch.testing.assert_close(observe(net, images).last, net.observe(images).last, rtol=1e-4, atol=1e-5)
+        (gradient,) = torch.autograd.grad(observe(net, images).last.square().sum(), images)
+        (expected,) = torch.autograd.grad(net.observe(images).last.square().sum(), images)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_keeping_freed_memory_turns_off_mappings_and_trimming(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Glibc:
+        def __init__(self, name: None) -> None:
+            self.mallopt = lambda option, value: asked.update({option: value}) or 1
+
+    asked: dict[int, int] = {}
+    monkeypatch.setattr(compiled_module.ctypes, "CDLL", Glibc)
+    assert compiled_module.keep_freed_memory()
+    assert asked == {-4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
+    monkeypatch.setattr(compiled_module.ctypes, "CDLL", lambda name: object())
+    assert not compiled_module.keep_freed_memory()

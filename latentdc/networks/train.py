@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from latentdc.errors import DivergenceError, InputError
 from latentdc.networks.base import Network
-from latentdc.networks.compiled import precision_context, require_compiler
+from latentdc.networks.compiled import compiled, precision_context, require_compiler
 from latentdc.networks.infer import accuracy, device_of, embed, to_float
 from latentdc.seeding import stream
 
@@ -136,7 +136,7 @@ def train_student(
     batch_loss: BatchLoss = _batch_loss
     if compile:
         require_compiler(target)
-        batch_loss = torch.compile(_batch_loss, dynamic=False)
+        batch_loss = compiled(_batch_loss)
     optimiser = _optimiser(network, spec, spec.lr)
     for epoch in range(spec.passes):
         order = torch.randperm(len(x), generator=stream(seed, "student-shuffle", epoch)).to(target)
