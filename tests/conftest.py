@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from latentdc.data import named
 from latentdc.data.store import ClassStore, from_arrays
 from latentdc.types import DataSpec
 
@@ -42,3 +44,13 @@ def tiny_test_store() -> ClassStore:
 def tiny_spec(tiny_store: ClassStore) -> DataSpec:
     """Specification of ``tiny_store``."""
     return tiny_store.spec
+
+
+@pytest.fixture
+def no_data_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data set of this machine is found by accident: only the environment variable and ``tmp_path / "debian"``."""
+    monkeypatch.delenv("LATENTDC_DATA", raising=False)
+    monkeypatch.setattr(named, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(named, "DEBIAN", tmp_path / "debian")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")

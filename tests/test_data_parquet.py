@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentdc.data.sources import open_data
+from latentdc.errors import DataError, MissingExtraError
+
+pytestmark = pytest.mark.usefixtures("no_data_elsewhere")
+
+
+def picture(value: int, *, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
+    noise = np.random.default_rng(value).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def write_parquet(path: Path, labels: list, *, names: list[str] | None = None, column: str = "label", start: int = 0):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(len(labels)):
+        file = path.parent / "one.png"
+        picture(start + i).save(file)
+        rows.append({"bytes": file.read_bytes(), "path": f"{i}.png"})
+        file.unlink()
+    table = pa.table({"image": pa.array(rows), column: pa.array(labels)})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, column: {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path)
+    return path
+
+
+def test_cifar10_from_a_folder_of_parquet(tmp_path, monkeypatch):
+    root = tmp_path / "sets" / "cifar10"
+    write_parquet(root / "train-00000-of-00002.parquet", list(range(10)))
+    write_parquet(root / "train-00001-of-00002.parquet", list(range(10)), start=50)
+    write_parquet(root / "test-00000-of-00001.parquet", list(range(10)), start=90)
+    monkeypatch.setenv("LATENTDC_DATA", str(tmp_path / "sets"))
+    data = open_data("cifar10")
+    assert data.train.counts == (2,) * 10
+    assert data.test is not None
+    assert len(data.test) == 10
+    assert data.train.spec.class_names[3] == "cat"
+    assert data.train.spec.mean == (0.4914, 0.4822, 0.4465)
+    expected = torch.from_numpy(np.array(picture(53))).permute(2, 0, 1)
+    assert torch.equal(data.train.of_class(3)[1], expected)
+
+
+def test_parquet_with_class_names_in_its_metadata(tmp_path):
+    path = write_parquet(tmp_path / "birds.parquet", [1, 0, 1], names=["wren", "robin"])
+    train = open_data(path).train
+    assert train.spec.class_names == ("wren", "robin")
+    assert train.spec.name == "birds"
+    assert torch.equal(train.images[0], torch.from_numpy(np.array(picture(1))).permute(2, 0, 1))
+    assert torch.equal(train.images[1], torch.from_numpy(np.array(picture(0))).permute(2, 0, 1))
+
+
+def test_parquet_with_text_labels_and_a_test_file(tmp_path):
+    write_parquet(tmp_path / "set" / "data" / "train-0.parquet", ["wren", "robin", "wren"], column="target")
+    write_parquet(tmp_path / "set" / "data" / "test-0.parquet", ["wren"], column="target", start=7)
+    data = open_data(tmp_path / "set")
+    assert data.train.spec.class_names == ("robin", "wren")
+    assert data.test is not None
+    assert data.test.counts == (0, 1)
+    write_parquet(tmp_path / "set" / "data" / "test-0.parquet", ["crow"], column="target")
+    with pytest.raises(DataError, match=r"label 'crow' is not among the classes \(robin, wren\)"):
+        open_data(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        ([0, 1, 2], ["a", "b"], "1 labels are out of range, the first is 2"),
+        ([0, -1, 1], None, "labels are out of range, the first is -1"),
+        ([0, None, 1], None, "row 1: no label in column 'label'"),
+        ([0, 0, 0], ["only"], "only 1 class"),
+        ([0, 2, 2], None, "no image of class '1'"),
+    ],
+)
+def test_unfit_parquet_labels_are_refused(tmp_path, labels, names, message):
+    with pytest.raises(DataError, match=message):
+        open_data(write_parquet(tmp_path / "set.parquet", labels, names=names))
+
+
+def test_unfit_parquet_files_are_refused(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = write_parquet(tmp_path / "set.parquet", [0, 1], column="species")
+    with pytest.raises(DataError, match=r"no label column among image, species. Name it 'label'"):
+        open_data(path)
+    pq.write_table(pa.table({"image": [b"nonsense", b"more"], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match="row 0: not a readable image"):
+        open_data(path)
+    pq.write_table(pa.table({"image": [1, 2], "label": [0, 1]}), path)
+    with pytest.raises(DataError, match="row 0: no image bytes in column 'image'"):
+        open_data(path)
+    path.write_bytes(b"PAR1 this is no parquet")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        open_data(path)
+    other = tmp_path / "table.csv"
+    other.write_text("a,b")
+    with pytest.raises(DataError, match="not a parquet file"):
+        open_data(other)
+
+
+def test_parquet_without_its_extra_names_the_extra(tmp_path, monkeypatch):
+    path = tmp_path / "set.parquet"
+    path.write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pyarrow.lib", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'latentdc\[datasets\]'"):
+        open_data(path)
