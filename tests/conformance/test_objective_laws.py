@@ -1,0 +1,108 @@
+"""Laws of every objective, and of ``Match`` with every pair of representation and discrepancy, from both sources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from latentdc.data.augment import DSA
+from latentdc.data.sampling import UniformSampler
+from latentdc.data.store import ClassStore
+from latentdc.discrepancies import DISCREPANCIES
+from latentdc.errors import RecipeError
+from latentdc.networks import FixedPool, FreshPool, fingerprint
+from latentdc.objectives import OBJECTIVES, Match
+from latentdc.representations import REPRESENTATIONS, Features
+from latentdc.sketch import sketch
+from latentdc.source import Minibatches, Source
+from latentdc.types import Batch
+
+Store = Callable[..., ClassStore]
+MATCHES = [(see, by) for see in REPRESENTATIONS for by in DISCREPANCIES]
+CASES = [(*pair, source) for pair in MATCHES for source in ("mini-batches", "sketch")]
+CASES = [case for case in CASES if case[2] == "mini-batches" or DISCREPANCIES[case[1]].sketchable]
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request: pytest.FixtureRequest, make_store: Store) -> tuple[Match, Source, Batch]:
+    see, by, kind = request.param
+    store = make_store(6, size=16)
+    match = Match(REPRESENTATIONS[see](), DISCREPANCIES[by]())
+    if kind == "sketch":
+        pool = FixedPool("convnet", store.spec, 0, 2, width=4)
+        source: Source = sketch(store, pool, DSA(), match.see, match.by, progress=False)
+    else:
+        fresh = FreshPool("convnet", store.spec, 0, width=4)
+        source = Minibatches(store, UniformSampler(store, 4), fresh, DSA(), seed=0)
+    syn = store.batch([0, 7, 8, 13, 1])
+    return match, source, syn._replace(x=(syn.x + 0.1).requires_grad_())
+
+
+def test_every_objective_is_exercised() -> None:
+    assert set(OBJECTIVES) == {"match"}, "give a new objective its cases here"
+
+
+def test_scalar_finite_and_gradient_reaches_images(case: tuple[Match, Source, Batch]) -> None:
+    match, source, syn = case
+    loss = match(source.view(0), syn)
+    assert loss.shape == ()
+    assert bool(loss.isfinite())
+    loss.backward()
+    assert syn.x.grad is not None
+    assert bool((syn.x.grad.flatten(1).abs().sum(1) > 0).all())
+
+
+def test_network_is_left_as_it_was(case: tuple[Match, Source, Batch]) -> None:
+    match, source, syn = case
+    view = source.view(1)
+    before, mode = fingerprint(view.net), view.net.training
+    match(view, syn).backward()
+    assert fingerprint(view.net) == before
+    assert view.net.training == mode
+    assert all(parameter.grad is None for parameter in view.net.parameters())
+
+
+def test_class_shards_sum_to_the_whole(case: tuple[Match, Source, Batch]) -> None:
+    match, source, syn = case
+    assert match.scope == "class"
+    parts = []
+    for classes in ([1], [0, 2]):
+        rows = torch.isin(syn.owner, torch.tensor(classes)).nonzero().flatten()
+        parts.append(match(source.view(5), Batch(syn.x[rows], syn.y[rows], syn.owner[rows])))
+    torch.testing.assert_close(sum(parts), match(source.view(5), syn), rtol=1e-4, atol=1e-5)
+
+
+def test_equals_summary_against_points(case: tuple[Match, Source, Batch]) -> None:
+    """The restatement: look at both sides under the same network and draw, then measure."""
+    match, source, syn = case
+    view = source.view(2)
+    real = view.real(match.see, match.by, [0, 1, 2])
+    shown = match.see(view.net, view.augment(syn), differentiable=False)
+    expected = sum(float(match.by(s, p, syn.owner)) for s, p in zip(real, shown, strict=True))
+    assert float(match(view, syn).detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_loss_is_measured_in_full_precision(case: tuple[Match, Source, Batch]) -> None:
+    match, source, syn = case
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = match(source.view(0), syn)
+    assert half.dtype == torch.float32
+    assert float(half.detach()) == pytest.approx(float(match(source.view(0), syn).detach()), rel=0.1)
+
+
+def test_all_layers_add_up(make_store: Store) -> None:
+    store = make_store(6, size=16)
+    source = Minibatches(store, UniformSampler(store, 4), FreshPool("convnet", store.spec, 0, width=4), DSA(), seed=0)
+    syn, by = store.batch([0, 7, 13]), DISCREPANCIES["mean"]()
+    last, every = (float(Match(Features(layer=layer), by)(source.view(0), syn)) for layer in ("last", "all"))
+    assert every > last > 0
+
+
+def test_match_refuses_what_the_discrepancy_does_not_accept() -> None:
+    class Gradients(Features):
+        kind = "parameters"
+
+    with pytest.raises(RecipeError, match="Gradients shows parameters, but Mean accepts points"):
+        Match(Gradients(), DISCREPANCIES["mean"]())

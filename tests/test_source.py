@@ -1,0 +1,90 @@
+"""Mini-batches: keyed draws, one augmentation per class and step, and the real side as a summary."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from latentdc.data.augment import DSA, NoAugment
+from latentdc.data.sampling import UniformSampler
+from latentdc.data.store import ClassStore
+from latentdc.discrepancies import Mean, Mmd
+from latentdc.errors import BundleError
+from latentdc.networks import FixedPool, FreshPool, fingerprint
+from latentdc.objectives import Match
+from latentdc.representations import Features
+from latentdc.source import Minibatches
+
+SEE, BY = Features(), Mean()
+
+
+def _source(store: ClassStore, *, seed: int = 0, augmented: bool = True, num: int | None = 4) -> Minibatches:
+    pool = FreshPool("convnet", store.spec, seed, width=4)
+    return Minibatches(
+        store, UniformSampler(store, 5), pool, DSA() if augmented else NoAugment(), seed=seed, num_per_class=num
+    )
+
+
+def test_a_view_is_a_function_of_seed_and_step(tiny_store: ClassStore) -> None:
+    one, same = _source(tiny_store).view(3), _source(tiny_store).view(3)
+    syn = tiny_store.batch([0, 13, 25, 1])
+    assert fingerprint(one.net) == fingerprint(same.net)
+    assert torch.equal(one.batch([0, 2]).x, same.batch([2, 0]).x)
+    assert torch.equal(one.augment(syn).x, same.augment(syn).x)
+    later = _source(tiny_store).view(4)
+    assert fingerprint(later.net) != fingerprint(one.net)
+    assert not torch.equal(later.batch([0, 2]).x, one.batch([0, 2]).x)
+
+
+def test_a_class_is_drawn_alike_whoever_asks_for_more(tiny_store: ClassStore) -> None:
+    """Ranks that share out the classes must see what one process would see."""
+    view, shard = _source(tiny_store).view(0), _source(tiny_store).view(0)
+    whole, part = view.real(SEE, BY, [0, 1, 2])[0], shard.real(SEE, BY, [1])[0]
+    torch.testing.assert_close(whole.values[1], part.values[1])
+    assert part.counts.tolist() == [0, 4, 0]
+    assert whole.counts.tolist() == [4, 4, 4]
+
+
+def test_rows_keep_their_place_and_the_draw_of_their_class(tiny_store: ClassStore) -> None:
+    view = _source(tiny_store).view(1)
+    mixed = tiny_store.batch([30, 0, 13, 31, 1])
+    out = view.augment(mixed)
+    for row, cls in enumerate(mixed.owner.tolist()):
+        only = view.augment(tiny_store.batch(torch.tensor([[30, 0, 13, 31, 1][row]])))
+        torch.testing.assert_close(out.x[row], only.x[0])
+        assert int(out.owner[row]) == cls
+
+
+def test_real_is_the_summary_of_the_augmented_batch(tiny_store: ClassStore) -> None:
+    view = _source(tiny_store).view(2)
+    batch = view.batch([0, 1, 2])
+    points = view.net.observe(view.augment(batch).x).last
+    torch.testing.assert_close(view.real(SEE, BY, [0, 1, 2])[0].values, BY.summarise(points, batch.owner, 3).values)
+
+
+def test_sampler_decides_the_number_by_default(tiny_store: ClassStore) -> None:
+    assert len(_source(tiny_store, num=None).view(0).batch([0]).x) == 5
+
+
+def test_flip_is_left_out_where_it_changes_the_label(tiny_store: ClassStore) -> None:
+    digits = ClassStore(tiny_store.images, tiny_store.labels, dataclasses.replace(tiny_store.spec, mirror=False))
+    assert "flip" not in _source(digits).augment.groups  # type: ignore[attr-defined]
+    assert "flip" in _source(tiny_store).augment.groups  # type: ignore[attr-defined]
+
+
+def test_pairwise_discrepancies_work_from_mini_batches(tiny_store: ClassStore) -> None:
+    view, syn = _source(tiny_store).view(0), tiny_store.batch([0, 13, 25, 26])
+    loss = Match(SEE, Mmd())(view, syn)
+    assert 0 < float(loss) < 30
+
+
+def test_state_belongs_to_the_pool(tiny_store: ClassStore) -> None:
+    source = _source(tiny_store)
+    source.load_state_dict(source.state_dict())
+    other = Minibatches(
+        tiny_store, UniformSampler(tiny_store), FixedPool("mlp", tiny_store.spec, 0, 2), NoAugment(), seed=0
+    )
+    with pytest.raises(BundleError, match="arch"):
+        source.load_state_dict(other.state_dict())
