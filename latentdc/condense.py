@@ -7,6 +7,9 @@ source downstream, and ``checkpoints`` keeps the state. Classes are shared out o
 a step, so bank and optimiser stay equal everywhere and the result does not depend on the number of processes.
 """
 
+# The functions of accelerate and tqdm carry no types.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import math
@@ -223,7 +226,10 @@ def _share(num_classes: int, accelerator: Accelerator) -> list[int]:
 
 
 def _bar(done: int, steps: int, shown: bool) -> tqdm:
-    return tqdm(total=steps, initial=min(done, steps), desc="condense", unit="step", file=sys.stderr, disable=not shown)
+    bar: tqdm = tqdm(
+        total=steps, initial=min(done, steps), desc="condense", unit="step", file=sys.stderr, disable=not shown
+    )
+    return bar
 
 
 def _identified(

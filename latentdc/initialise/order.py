@@ -73,7 +73,7 @@ def order_rows(
     order = order.to(bank.owner.device)
     y = None if bank.soft is None else bank.y[order]
     w = None if bank.w is None else bank.w[order]
-    ordered = LatentBank.of(bank.latents(order), bank.counts, y=y, w=w)
+    ordered: LatentBank = LatentBank.of(bank.latents(order), bank.counts, y=y, w=w)
     ordered.to(bank.owner.device)
     return ordered
 

@@ -65,8 +65,8 @@ def initialise(
     if len(counts) < 1 or min(counts) < 0 or sum(counts) < 1:
         raise InputError(f"counts = {list(counts)}: give the number of rows of each class, at least one in all.")
     request = _Request(decoder, tuple(int(c) for c in counts), seed, store, net, formation)
-    latents = STARTS[kind](request)
-    return LatentBank.of(latents, request.counts)
+    bank: LatentBank = LatentBank.of(STARTS[kind](request), request.counts)
+    return bank
 
 
 def _prior(request: _Request) -> Latents:

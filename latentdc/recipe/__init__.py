@@ -1,0 +1,28 @@
+"""Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
+
+from latentdc.recipe.build import Built, build, identity, make_accelerator, make_bank, make_source
+from latentdc.recipe.credit import citations, cite, references
+from latentdc.recipe.estimate import dry_run
+from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
+from latentdc.recipe.toml import load_recipe, parse_recipe, parse_setting, to_toml
+
+__all__ = [
+    "Built",
+    "ObjectiveSpec",
+    "Part",
+    "Recipe",
+    "SourceSpec",
+    "build",
+    "citations",
+    "cite",
+    "dry_run",
+    "identity",
+    "load_recipe",
+    "make_accelerator",
+    "make_bank",
+    "make_source",
+    "parse_recipe",
+    "parse_setting",
+    "references",
+    "to_toml",
+]

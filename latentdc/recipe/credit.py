@@ -1,0 +1,67 @@
+"""Whom to credit: the BibTeX of exactly the parts a recipe uses."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+from latentdc.errors import RecipeError, unknown
+from latentdc.networks import ARCHITECTURES
+from latentdc.recipe.parts import part_class
+from latentdc.recipe.spec import Recipe
+
+_FILE = Path(__file__).resolve().parent.parent / "references.bib"
+_DATA = {
+    "fashion-mnist": "xiao2017fashion",
+    "fashion-mnist-mini": "xiao2017fashion",
+    "cifar10": "krizhevsky2009cifar",
+}
+
+
+@cache
+def references() -> dict[str, str]:
+    """Every entry of ``references.bib`` by its key."""
+    text = _FILE.read_text(encoding="utf-8")
+    entries = re.findall(r"^@\w+\{([^,\s]+),\n.*?^\}$", text, flags=re.MULTILINE | re.DOTALL)
+    bodies = re.findall(r"^@\w+\{[^,\s]+,\n.*?^\}$", text, flags=re.MULTILINE | re.DOTALL)
+    return dict(zip(entries, bodies, strict=True))
+
+
+def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
+    """Keys of the works a recipe stands on, each once: its own, then those of its parts, then the data set's."""
+    keys = list(recipe.cite)
+    for where, part in (
+        ("objective.see", recipe.objective.see),
+        ("objective.by", recipe.objective.by),
+        ("augment", recipe.augment),
+        ("formation", recipe.formation),
+    ):
+        if part is not None:
+            keys += getattr(part_class(where, part), "cite", ())
+    module, _, name = ARCHITECTURES.get(recipe.source.arch, recipe.source.arch).partition(":")
+    keys += getattr(getattr(importlib.import_module(module), name), "cite", ())
+    if recipe.optim.kind == "adam":
+        keys.append("kingma2015adam")
+    if data in _DATA:
+        keys.append(_DATA[data])
+    return tuple(dict.fromkeys(keys))
+
+
+def cite(recipe: Recipe, *, data: str | None = None) -> str:
+    """BibTeX of exactly the parts in use.
+
+    Args:
+        recipe: the recipe.
+        data: name of the data set, to credit it too.
+
+    Raises:
+        RecipeError: the recipe cites a key that ``references.bib`` does not have.
+    """
+    known = references()
+    keys = citations(recipe, data=data)
+    for key in keys:
+        if key not in known:
+            raise RecipeError(f"cite: {unknown('entry of references.bib', key, known)}")
+    return "\n\n".join(known[key] for key in keys) + "\n"

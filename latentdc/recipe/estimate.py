@@ -1,0 +1,147 @@
+"""What a run will take, before it is made: measured on two real steps, not guessed."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import nn
+
+from latentdc.condense import Step, condense
+from latentdc.data.store import ClassStore
+from latentdc.initialise import initialise
+from latentdc.networks import FixedPool
+from latentdc.recipe.build import Built, make_source
+from latentdc.recipe.spec import SourceSpec
+from latentdc.sketch import Sketch, sketch
+from latentdc.source import Source
+
+_TRIAL_STEPS = 3
+_TRIAL_IMAGES = 500
+_PROBE_IMAGES = 4
+
+
+def dry_run(
+    built: Built, store: ClassStore, *, given: Sketch | None = None, accelerator: Accelerator | None = None
+) -> dict[str, Any]:
+    """The resolved recipe and what it will cost; JSON values only.
+
+    Args:
+        built: the parts.
+        store: the real images.
+        given: a sketch that exists already.
+        accelerator: where the trial steps run.
+
+    Returns:
+        ``recipe`` (flat), ``data``, ``rows_per_class``, ``images_per_class`` (after the formation),
+        ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``, ``condense_seconds``, ``total_seconds``,
+        ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``,
+        ``bundle_bytes``, ``disk_bytes``, ``num_processes``.
+    """
+    accelerator = accelerator or Accelerator()
+    recipe, wanted = built.recipe, built.recipe.source
+    takes_sketch = given is None and wanted.kind == "sketch"
+    sketch_seconds, sketch_bytes = 0.0, 0
+    source: Source
+    if takes_sketch:
+        source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, accelerator.device, wanted)
+    else:
+        source = make_source(built, store, given=given, progress=False)
+    step_seconds = _step_seconds(built, source, accelerator)
+    shapes = built.decoder.latent_shapes
+    rows = built.counts[0]
+    learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
+    weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
+    decoder_bytes = sum(value.numel() * value.element_size() for value in weights)
+    per_class = recipe.stored_bytes_per_class(shapes)
+    checkpoint_bytes = 2 * 3 * learned  # Two are kept; each holds the latents and up to two moments.
+    bundle_bytes = per_class * len(built.counts) + decoder_bytes
+    return {
+        "recipe": recipe.flat(),
+        "data": {"name": built.spec.name, "num_images": len(store), "num_classes": built.spec.num_classes},
+        "rows_per_class": rows,
+        "images_per_class": rows * (1 if built.formation is None else built.formation.expands),
+        "bytes_per_class": per_class,
+        "step_seconds": step_seconds,
+        "sketch_seconds": sketch_seconds,
+        "condense_seconds": step_seconds * recipe.steps,
+        "total_seconds": sketch_seconds + step_seconds * recipe.steps,
+        "peak_memory_bytes": _peak_memory(accelerator.device),
+        "sketch_bytes": sketch_bytes,
+        "checkpoint_bytes": checkpoint_bytes,
+        "bundle_bytes": bundle_bytes,
+        "disk_bytes": sketch_bytes + checkpoint_bytes + bundle_bytes,
+        "num_processes": accelerator.num_processes,
+    }
+
+
+def _trial_sketch(
+    built: Built, store: ClassStore, device: torch.device, wanted: SourceSpec
+) -> tuple[Sketch, float, int]:
+    """A sketch of a few images under one pair; seconds and bytes of the real one."""
+    pool = FixedPool(wanted.arch, built.spec, built.recipe.seed, 1, wanted.width)
+
+    def take(per_class: int) -> tuple[Sketch, float]:
+        few = store.limit(min(per_class, *store.counts))
+        started = time.perf_counter()
+        taken = sketch(
+            few,
+            pool,
+            built.augment,
+            built.see,
+            built.by,
+            num_pairs=1,
+            seed=built.recipe.seed,
+            batch_size=wanted.batch_size,
+            precision=built.recipe.precision,
+            device=device,
+            progress=False,
+        )
+        return taken, time.perf_counter() - started
+
+    small, overhead = take(_PROBE_IMAGES)
+    per_class = max(_TRIAL_IMAGES // built.spec.num_classes, 2 * _PROBE_IMAGES)
+    taken, seconds = take(per_class)
+    num_trial = sum(min(per_class, *store.counts) for _ in store.counts) - len(store.counts) * _PROBE_IMAGES
+    per_image = max(seconds - overhead, 0.0) / max(num_trial, 1)
+    num_images = sum(min(count, wanted.images_per_pair or count) for count in store.counts)
+    return small, (per_image * num_images + overhead) * wanted.num_pairs, taken.num_bytes * wanted.num_pairs
+
+
+def _step_seconds(built: Built, source: Source, accelerator: Accelerator) -> float:
+    """Seconds of one step, the first (which warms up) left out."""
+    bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
+    ends: list[float] = []
+
+    def stamp(now: Step) -> None:
+        del now
+        ends.append(time.perf_counter())
+
+    condense(
+        built.decoder,
+        bank,
+        built.objective,
+        source,
+        steps=_TRIAL_STEPS,
+        optim=replace(built.recipe.optim, schedule="constant"),
+        seed=built.recipe.seed,
+        chunk=built.recipe.chunk,
+        accelerator=accelerator,
+        formation=built.formation,
+        on_step=(stamp,),
+        progress=False,
+    )
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,165 @@
+"""What a recipe says: frozen dataclasses, one field per key of the TOML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from latentdc.condense import Optim
+from latentdc.errors import RecipeError, unknown
+
+SOURCES = ("minibatches", "sketch")
+PRECISIONS = ("fp32", "bf16")
+ITEM_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+"""Bytes of one stored number."""
+COUNT_BYTES = 4
+"""Hard labels are stored as one count per class."""
+SCALE_BYTES = 4
+"""int8 keeps one scale per class and latent key."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part by its name in the kind's table, with the options that differ from the part's own defaults."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """What is matched (``see``) and how the match is measured (``by``)."""
+
+    see: Part = Part("features")
+    by: Part = Part("mean")
+    kind: str = "match"
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """The real side.
+
+    ``minibatches``: ``num_per_class`` real images of each class and a fresh network at every step. ``sketch``: the
+    whole real set, once, under ``num_pairs`` fixed (network, augmentation) pairs; ``images_per_pair`` bounds the images
+    of each class that a pair sees.
+    """
+
+    kind: str = "minibatches"
+    num_per_class: int = 256
+    num_pairs: int = 60
+    images_per_pair: int | None = None
+    arch: str = "convnet"
+    width: int | None = None
+    batch_size: int = 500
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method as a composition of parts, and its budget.
+
+    Raises:
+        RecipeError: not exactly one of ``images_per_class`` and ``bytes_per_class``, or a value out of range.
+    """
+
+    name: str = "unnamed"
+    title: str = ""
+    cite: tuple[str, ...] = ()
+    """Works the composition as a whole follows; those of the parts are added by ``cite``."""
+    decoder: str = "pixels"
+    """``pixels``, ``default`` (the shipped checkpoint that fits the data), a shipped name, or a checkpoint folder."""
+    formation: Part | None = None
+    init: str = "prior"
+    images_per_class: int | None = None
+    """Stored rows of each class; a formation turns each row into more training images."""
+    bytes_per_class: int | None = None
+    """As many rows as fit, scales and labels included."""
+    storage: str = "fp32"
+    """How the finished latents are stored: ``fp32``, ``fp16`` or ``int8``."""
+    objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    augment: Part = Part("dsa")
+    source: SourceSpec = field(default_factory=SourceSpec)
+    optim: Optim = field(default_factory=Optim)
+    steps: int = 1000
+    seed: int = 0
+    chunk: int | None = None
+    """Rows decoded at once; all of them if left out."""
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if (self.images_per_class is None) == (self.bytes_per_class is None):
+            raise RecipeError(
+                f"images_per_class = {self.images_per_class}, bytes_per_class = {self.bytes_per_class}: "
+                "give exactly one."
+            )
+        for where, value, known in (
+            ("storage", self.storage, ITEM_BYTES),
+            ("precision", self.precision, PRECISIONS),
+            ("source.kind", self.source.kind, SOURCES),
+        ):
+            if value not in known:
+                raise RecipeError(f"{where} = {unknown(where.removesuffix('.kind'), value, known)}")
+        for where, number in {
+            "images_per_class": self.images_per_class,
+            "bytes_per_class": self.bytes_per_class,
+            "steps": self.steps,
+            "chunk": self.chunk,
+            "source.num_per_class": self.source.num_per_class,
+            "source.num_pairs": self.source.num_pairs,
+            "source.images_per_pair": self.source.images_per_pair,
+            "source.width": self.source.width,
+            "source.batch_size": self.source.batch_size,
+        }.items():
+            if number is not None and number < 1:
+                raise RecipeError(f"{where} = {number}: give at least 1.")
+
+    def rows_per_class(self, latent_shapes: Mapping[str, Sequence[int]]) -> int:
+        """Stored rows of each class under the budget.
+
+        ``b = n · Σ_key |z_key| · item + scales + label``; 784 bytes, int8 and a z of 16 give n = 48 (776 bytes).
+
+        Raises:
+            RecipeError: the budget is below one row.
+        """
+        if self.images_per_class is not None:
+            return self.images_per_class
+        assert self.bytes_per_class is not None
+        row, fixed = self._row_bytes(latent_shapes)
+        rows = (self.bytes_per_class - fixed) // row
+        if rows < 1:
+            raise RecipeError(
+                f"bytes_per_class = {self.bytes_per_class}: one row of this decoder takes {row + fixed} bytes in "
+                f"{self.storage} (with scale and label). Give at least that, a smaller storage, or a decoder with a "
+                "smaller latent."
+            )
+        return rows
+
+    def stored_bytes_per_class(self, latent_shapes: Mapping[str, Sequence[int]]) -> int:
+        """Bytes of one class as stored: latents, scales and label."""
+        row, fixed = self._row_bytes(latent_shapes)
+        return self.rows_per_class(latent_shapes) * row + fixed
+
+    def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+        row = ITEM_BYTES[self.storage] * sum(math.prod(shape) for shape in latent_shapes.values())
+        return row, COUNT_BYTES + (SCALE_BYTES * len(latent_shapes) if self.storage == "int8" else 0)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, in the order of the fields; None where a key is not set."""
+        return asdict(self)
+
+    def flat(self) -> dict[str, Any]:
+        """Dotted keys and JSON values, for manifests and for telling two recipes apart."""
+        return flatten(self.as_dict())
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys; tuples become lists."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat

@@ -1,0 +1,172 @@
+"""TOML ⇄ ``Recipe``: every key is checked, every mistake answered with the nearest thing that would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from latentdc.errors import InputError, RecipeError, unknown
+from latentdc.recipe.parts import check_part
+from latentdc.recipe.spec import Part, Recipe
+from latentdc.resources import find
+
+_BUDGET = ("images_per_class", "bytes_per_class")
+
+
+def load_recipe(
+    source: str | Path, *, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A shipped recipe by name, or one from a TOML file.
+
+    Args:
+        source: a name of ``pipelines/``, or a path that ends in ``.toml``.
+        settings: ``"key=value"`` texts as the command line gives them, for instance ``"optim.lr=0.05"``.
+        overrides: dotted keys and values, applied after ``settings``; a value of None unsets.
+
+    Raises:
+        RecipeError: the file is no TOML, or a key or value is wrong; the message names the nearest right one.
+        InputError: no such recipe or file.
+    """
+    path = Path(source) if str(source).endswith(".toml") else find("pipelines", str(source))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such recipe file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    table.setdefault("name", path.stem)
+    return parse_recipe(table, settings=settings, overrides=overrides)
+
+
+def parse_recipe(
+    table: Mapping[str, Any], *, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A recipe from the nested values of a TOML; see ``load_recipe``."""
+    raw: dict[str, Any] = json.loads(json.dumps(dict(table)))
+    changes = dict(parse_setting(text) for text in settings) | dict(overrides or {})
+    budget = [name for name in _BUDGET if changes.get(name) is not None]
+    if len(budget) > 1:
+        raise RecipeError("images_per_class and bytes_per_class were both given: give exactly one.")
+    if budget:
+        # A budget given by hand replaces the recipe's, of whichever kind that is.
+        raw = {name: value for name, value in raw.items() if name not in _BUDGET}
+    for name, value in changes.items():
+        _put(raw, name.split("."), value, name)
+    recipe = _dataclass(Recipe, raw, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``"key=value"`` as a dotted key and a value; the value is read as TOML, ``none`` unsets, anything else is text.
+
+    Raises:
+        RecipeError: no ``=``.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name:
+        raise RecipeError(f'--set "{text}": write key=value, for instance --set optim.lr=0.05.')
+    if value.lower() == "none":
+        return name, None
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML, keys that are not set left out; ``parse_recipe`` reads it back equal."""
+    nested = recipe.as_dict()
+    plain = {name: value for name, value in nested.items() if not isinstance(value, Mapping) and value is not None}
+    lines = [f"{name} = {_toml(value)}" for name, value in plain.items()]
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            lines += ["", f"[{name}]", *(f"{key} = {_toml(v)}" for key, v in _inlined(value).items() if v is not None)]
+    return "\n".join(lines) + "\n"
+
+
+def _inlined(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options beside its kind, as a user would write them."""
+    options = section.get("options")
+    return {"kind": section["kind"], **options} if isinstance(options, Mapping) else dict(section)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{key} = {_toml(v)}" for key, v in _inlined(value).items() if v is not None)
+        return f"{{ {inside} }}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _put(raw: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
+    *above, last = keys
+    for key in above:
+        inner = raw.setdefault(key, {})
+        if isinstance(inner, str):  # A part written as its bare name.
+            inner = raw[key] = {"kind": inner}
+        if not isinstance(inner, dict):
+            raise RecipeError(f"{where} = {value!r}: {key} is a value, not a section.")
+        raw = inner
+    if value is None:
+        raw.pop(last, None)
+    else:
+        raw[last] = value
+
+
+def _dataclass(cls: type, table: Any, where: str) -> object:
+    if not isinstance(table, Mapping):
+        raise RecipeError(f"{where} = {table!r}: a section of keys is needed here.")
+    hints = get_type_hints(cls)
+    names = [each.name for each in dataclasses.fields(cls)]
+    values = {}
+    for name, value in table.items():
+        path = f"{where}.{name}" if where else name
+        if name not in names:
+            raise RecipeError(f"{path}: {unknown('key', name, names)}")
+        values[name] = _value(hints[name], value, path)
+    try:
+        return cls(**values)
+    except RecipeError:
+        raise
+    except InputError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        (hint,) = (each for each in get_args(hint) if each is not type(None))
+    if hint is Part:
+        return _part(value, where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _dataclass(hint, value, where)
+    if get_origin(hint) is tuple:
+        return _tuple(get_args(hint), value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise RecipeError(f"{where} = {value!r}: a value of type {hint.__name__} is needed here.")
+    return value
+
+
+def _tuple(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise RecipeError(f"{where} = {value!r}: a list is needed here.")
+    if hints[-1] is not Ellipsis and len(value) != len(hints):
+        raise RecipeError(f"{where} = {value!r}: {len(hints)} values are needed here.")
+    return tuple(_value(hints[0], each, where) for each in value)
+
+
+def _part(value: Any, where: str) -> Part:
+    table = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+        raise RecipeError(f"{where} = {value!r}: give a name, or a section with kind and options.")
+    part = Part(table["kind"], {name: each for name, each in table.items() if name != "kind"})
+    check_part(where, part)
+    return part
