@@ -12,6 +12,7 @@ from torch import Tensor
 from latentdc.bundle import load_bundle
 from latentdc.errors import InputError
 from latentdc.pipelines import export
+from latentdc.pipelines.hub import fetch
 from latentdc.portable.pipeline import OUTPUT_TYPES, DatasetSynthesisBundle, DatasetSynthesisOutput
 from latentdc.portable.pipeline import export as as_type
 
@@ -60,8 +61,9 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         """
         folder = Path(pretrained_model_name_or_path)
         if not folder.is_dir():
-            folder = _download(
+            folder = fetch(
                 str(pretrained_model_name_or_path),
+                "bundle",
                 revision=revision,
                 cache_dir=cache_dir,
                 token=token,
@@ -175,34 +177,3 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         """
         batches = self.iter_batches(batch_size, images_per_class=images_per_class, classes=classes)
         return export.write_tensors(Path(path), batches, self.class_names)
-
-
-def _download(
-    repository: str,
-    *,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    token: str | bool | None,
-    local_files_only: bool,
-    force_download: bool,
-) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    missing = f'"{repository}" is no bundle folder'
-    if repository.startswith((".", "/", "~")) or repository.count("/") != 1:
-        raise InputError(f"{missing}, and not an owner/name on the Hub. Give the folder that condensing wrote (--out).")
-    try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                cache_dir=cache_dir,
-                token=token,
-                local_files_only=local_files_only,
-                force_download=force_download,
-            )
-        )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{missing}, and the Hub did not give it: {reason} Check the path or the name.") from None

@@ -1,0 +1,205 @@
+"""From a data set to a bundle, with the manners of a Hugging Face pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.accelerator import Accelerator
+from torch import nn
+
+from latentdc.condense import Step
+from latentdc.data.sources import Data, open_data
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError
+from latentdc.pipelines.hub import fetch
+from latentdc.pipelines.run import CondensationOutput, Run
+from latentdc.recipe import Built, Recipe, build, dry_run, load_recipe
+from latentdc.resources import shipped
+from latentdc.sketch import Sketch
+
+__all__ = ["CondensationOutput", "CondensationPipeline"]
+
+_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+class CondensationPipeline:
+    """Condense a data set through a decoder: data, sketch or mini-batches, start, loop, order of rows, bundle, picture.
+
+        pipe = CondensationPipeline.from_pretrained("fashion-mnist-gan")
+        out = pipe("fashion-mnist-mini", recipe="dm-gan", images_per_class=1, out="runs/first")
+
+    Args:
+        decoder: a decoder module, ``"pixels"``, the name of a shipped checkpoint, a checkpoint folder, or None for the
+            one the recipe names.
+        device: where to compute; None for the best there is.
+        precision: ``"fp32"`` or ``"bf16"``; None for the recipe's.
+        decoder_public: public name of the decoder, where it can be had without the bundle.
+    """
+
+    def __init__(
+        self,
+        decoder: nn.Module | str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+        decoder_public: str | None = None,
+    ) -> None:
+        self.decoder, self.precision, self.decoder_public = decoder, precision, decoder_public
+        self._device = device
+        self._progress = True
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> CondensationPipeline:
+        """A pipeline around a decoder.
+
+        Args:
+            pretrained_model_name_or_path: ``"pixels"``, a shipped checkpoint, a folder, ``owner/name`` on the Hub, or
+                None for the decoder that the recipe names.
+            dtype: ``torch.float32`` or ``torch.bfloat16`` for the arithmetic of the run.
+            revision: branch, tag or commit on the Hub.
+            cache_dir: where downloads are kept.
+            token: access token for private repositories.
+            local_files_only: look at the cache only.
+            force_download: download again.
+
+        Raises:
+            InputError: no such decoder, or a dtype that is not for condensing.
+        """
+        if dtype is not None and dtype not in _PRECISIONS:
+            raise InputError(f"dtype = {dtype}: condense in torch.float32 or torch.bfloat16.")
+        precision = None if dtype is None else _PRECISIONS[dtype]
+        name = pretrained_model_name_or_path
+        if name is None or str(name) in {"pixels", *shipped("checkpoints")} or Path(name).is_dir():
+            return cls(name, precision=precision)
+        folder = fetch(
+            str(name),
+            "decoder",
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        return cls(folder, precision=precision, decoder_public=f"{name}@{folder.name}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device(self._device) if self._device is not None else Accelerator().device
+
+    def to(self, device: str | torch.device) -> CondensationPipeline:
+        """Compute on this device from now on: ``"cpu"``, or the accelerator that is there."""
+        self._device = device
+        return self
+
+    def set_progress_bar_config(self, *, disable: bool = False) -> None:
+        """Show or hide progress bars."""
+        self._progress = not disable
+
+    def prepare(
+        self,
+        data: str | Path | Data | ClassStore,
+        recipe: str | Path = "dm-gan",
+        *,
+        settings: Sequence[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ) -> tuple[ClassStore, Built]:
+        """The real images and the parts of a run, checked against each other; nothing is computed.
+
+        Args:
+            data: a data set, or what ``open_data`` opens.
+            recipe: name of a shipped recipe, or a TOML file.
+            settings: ``"key=value"`` changes to the recipe, as on the command line.
+            overrides: changes to the recipe by dotted key, applied last; entries of None do nothing.
+
+        Raises:
+            InputError: data, recipe or decoder do not exist or do not fit each other.
+        """
+        opened = data if isinstance(data, (Data, ClassStore)) else open_data(data)
+        store = opened.train if isinstance(opened, Data) else opened
+        changes: dict[str, Any] = {"precision": self.precision, **(overrides or {})}
+        if isinstance(self.decoder, (str, Path)):
+            changes["decoder"] = str(self.decoder)
+        changes = {name: value for name, value in changes.items() if value is not None}
+        resolved = load_recipe(recipe, settings=settings, overrides=changes)
+        own = self.decoder if isinstance(self.decoder, nn.Module) else None
+        return store, build(resolved, store.spec, decoder=own)
+
+    def estimate(
+        self,
+        data: str | Path | Data | ClassStore,
+        recipe: str | Path = "dm-gan",
+        *,
+        sketch: Sketch | str | Path | None = None,
+        settings: Sequence[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``."""
+        store, built = self.prepare(data, recipe, settings=settings, overrides=overrides)
+        given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
+        return dry_run(built, store, given=given, accelerator=self._accelerator(built.recipe))
+
+    def __call__(
+        self,
+        data: str | Path | Data | ClassStore,
+        recipe: str | Path = "dm-gan",
+        *,
+        out: str | Path,
+        images_per_class: int | None = None,
+        bytes_per_class: int | None = None,
+        storage: str | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        sketch: Sketch | str | Path | None = None,
+        settings: Sequence[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+        resume: bool = True,
+        checkpoint_seconds: float = 60.0,
+        on_step: Sequence[Callable[[Step], None]] = (),
+    ) -> CondensationOutput:
+        """Condense, and write the bundle with its picture to ``out``; the run's own state lies in ``<out>.run``.
+
+        Args:
+            data: a data set, or what ``open_data`` opens: a name, a folder, parquet.
+            recipe: name of a shipped recipe, or a TOML file.
+            out: folder of the bundle.
+            images_per_class: stored rows of each class; or give ``bytes_per_class``.
+            bytes_per_class: as many rows as fit, with scales and labels.
+            storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+            steps: optimisation steps.
+            seed: every random draw follows from it.
+            sketch: a sketch of the real set, or its file, in place of the source that the recipe names.
+            settings: ``"key=value"`` changes to the recipe, as on the command line.
+            overrides: changes to the recipe by dotted key.
+            resume: go on from a checkpoint that an interrupted run with the same arguments left; False starts over.
+            checkpoint_seconds: at most this much is lost when the run is killed.
+            on_step: called after each step.
+
+        Raises:
+            InputError: data, recipe, decoder, budget or sketch do not exist or do not fit each other.
+            DivergenceError: the loss became NaN or infinite.
+            KeyboardInterrupt: raised again after the checkpoint is written.
+        """
+        given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
+        changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
+        store, built = self.prepare(data, recipe, settings=settings, overrides=changes)
+        accelerator = self._accelerator(built.recipe)
+        run = Run(built, store, Path(out), accelerator, self.decoder_public, self._progress)
+        return run(sketch, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
+
+    def _accelerator(self, recipe: Recipe) -> Accelerator:
+        cpu = self._device is not None and torch.device(self._device).type == "cpu"
+        return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=cpu)

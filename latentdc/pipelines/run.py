@@ -1,0 +1,171 @@
+"""One condensation, from its parts to its bundle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate.accelerator import Accelerator
+from diffusers.utils import BaseOutput
+
+from latentdc.bundle import Bundle, load_bundle, save_bundle
+from latentdc.checkpoint import Checkpoints, digest
+from latentdc.condense import Step, condense
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError
+from latentdc.evaluate.sets import exported
+from latentdc.initialise import order_rows
+from latentdc.latents import decode
+from latentdc.portable.bank import LatentBank
+from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, to_toml
+from latentdc.report import save_grid
+from latentdc.sketch import Sketch
+from latentdc.source import Source
+
+_OF_SKETCH = ("source.", "objective.", "augment.", "seed", "precision", "data.")
+"""What decides a sketch; two runs that agree in these share one."""
+
+
+@dataclass
+class CondensationOutput(BaseOutput):  # type: ignore[misc]
+    """What a condensation made."""
+
+    bundle: Bundle
+    """The bundle, loaded again from its folder with every checksum verified."""
+    path: Path
+    """The folder."""
+    recipe: Recipe
+    """The recipe as it was resolved."""
+    loss: float
+    """Loss of the last step; NaN if there was nothing left to do."""
+
+
+@dataclass
+class Run:
+    """One condensation, from its parts to its bundle.
+
+    Args:
+        built: the parts.
+        store: the real images.
+        out: folder of the bundle; ``<out>.run`` keeps checkpoints, log and sketch.
+        accelerator: device, precision and processes.
+        decoder_public: public name of the decoder, or None.
+        progress: show bars on standard error.
+    """
+
+    built: Built
+    store: ClassStore
+    out: Path
+    accelerator: Accelerator
+    decoder_public: str | None = None
+    progress: bool = True
+    loss: float = float("nan")
+    """Loss of the last step so far."""
+    started: float = field(default_factory=time.monotonic)
+
+    def __call__(
+        self,
+        given: Sketch | str | Path | None,
+        *,
+        resume: bool,
+        checkpoint_seconds: float,
+        on_step: Sequence[Callable[[Step], None]],
+    ) -> CondensationOutput:
+        """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
+        built, recipe, accelerator = self.built, self.built.recipe, self.accelerator
+        if self.out.exists() and not self.out.is_dir():
+            raise InputError(f"{self.out} is a file; give a folder for the bundle with --out.")
+        with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
+            source = self._source(given)
+        state = Checkpoints(self.folder, identity(built, source=source), every_seconds=checkpoint_seconds)
+        if not resume and accelerator.is_main_process:
+            for file in (*state.files(), state.log_path):
+                file.unlink(missing_ok=True)
+        accelerator.wait_for_everyone()
+        bank = condense(
+            built.decoder,  # type: ignore[arg-type]  # a module that satisfies the Decoder protocol
+            make_bank(built, self.store),
+            built.objective,
+            source,
+            steps=recipe.steps,
+            optim=recipe.optim,
+            seed=recipe.seed,
+            chunk=recipe.chunk,
+            accelerator=accelerator,
+            formation=built.formation,  # type: ignore[arg-type]
+            checkpoints=state,
+            on_step=(self._note, *on_step),
+            progress=self.progress,
+        )
+        if accelerator.is_main_process:
+            self._write(self._ordered(bank, source), source)
+        accelerator.wait_for_everyone()
+        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, self.loss)
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints, log and sketch of the run lie."""
+        return self.out.with_name(self.out.name + ".run")
+
+    def _note(self, step: Step) -> None:
+        self.loss = step.loss
+
+    def _source(self, given: Sketch | str | Path | None) -> Source:
+        named = {key: value for key, value in identity(self.built).items() if key.startswith(_OF_SKETCH)}
+        if self.built.recipe.source.kind == "sketch" and given is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return make_source(
+            self.built,
+            self.store,
+            given=given,
+            out=self.folder / f"sketch-{digest(named)[:12]}.safetensors",
+            device=self.accelerator.device,
+            progress=self.progress and self.accelerator.is_main_process,
+        )
+
+    def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
+        """Rows of each class so ordered that prefixes are usable, in the storage asked for, on the CPU."""
+        built = self.built
+        formation: Any = built.formation
+        decoder: Any = built.decoder
+        ordered = order_rows(decoder, bank, source, built.see, built.by, formation=formation)
+        for module in (decoder, formation, ordered):
+            if module is not None:
+                module.to("cpu")
+        return ordered.quantise(built.recipe.storage)
+
+    def _write(self, bank: LatentBank, source: Source) -> None:
+        built, recipe, spec = self.built, self.built.recipe, self.built.spec
+        provenance = {
+            "recipe": recipe.name,
+            "recipe_toml": to_toml(recipe),
+            "data": spec.name,
+            "data_fingerprint": spec.fingerprint,
+            "num_real_images": len(self.store),
+            "seed": recipe.seed,
+            "steps": recipe.steps,
+            "loss": self.loss if self.loss == self.loss else None,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "sketch": source.manifest.digest() if isinstance(source, Sketch) else None,
+        }
+        save_bundle(
+            self.out,
+            bank=bank,
+            decoder=built.decoder,
+            formation=built.formation,
+            spec=spec,
+            provenance=provenance,
+            hints={"augment": recipe.augment.kind},
+            decoder_public=self.decoder_public,
+            raw_set_bytes=self.store.images.numel() + len(self.store),
+        )
+        decoder: Any = built.decoder
+        formation: Any = built.formation
+        images = exported(decode(decoder, bank, formation=formation))
+        save_grid(self.out / "grid.png", images.x, images.owner, spec.class_names)
+
+    def _classes(self) -> list[type[Any]]:
+        return [type(part) for part in (self.built.decoder, self.built.formation) if part is not None]
