@@ -195,4 +195,4 @@ def _grid(decoder: GanDecoder, seed: int) -> Tensor:
     """Samples ``(k, columns, c, h, w)``, one row a class; the same latents at every checkpoint."""
     owner = torch.arange(decoder.num_classes).repeat_interleave(_GRID_COLUMNS)
     images: Tensor = decoder(decoder.prior(owner, stream(seed, "gan-grid")), owner)
-    return images.unflatten(0, (decoder.num_classes, _GRID_COLUMNS))
+    return images.reshape(decoder.num_classes, _GRID_COLUMNS, *decoder.image_shape)
