@@ -135,7 +135,7 @@ class CondensationPipeline:
             changes["decoder"] = str(self.decoder)
         changes = {name: value for name, value in changes.items() if value is not None}
         resolved = load_recipe(recipe, settings=settings, overrides=changes)
-        own = self.decoder if isinstance(self.decoder, nn.Module) else None
+        own: Any = self.decoder if isinstance(self.decoder, nn.Module) else None
         return store, build(resolved, store.spec, decoder=own)
 
     def estimate(

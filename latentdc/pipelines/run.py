@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.accelerator import Accelerator
-from diffusers.utils import BaseOutput
+from diffusers.utils.outputs import BaseOutput
+from torch import nn
 
 from latentdc.bundle import Bundle, load_bundle, save_bundle
 from latentdc.checkpoint import Checkpoints, digest
@@ -30,7 +31,7 @@ _OF_SKETCH = ("source.", "objective.", "augment.", "seed", "precision", "data.")
 
 
 @dataclass
-class CondensationOutput(BaseOutput):  # type: ignore[misc]
+class CondensationOutput(BaseOutput):
     """What a condensation made."""
 
     bundle: Bundle
@@ -75,7 +76,8 @@ class Run:
         on_step: Sequence[Callable[[Step], None]],
     ) -> CondensationOutput:
         """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
-        built, recipe, accelerator = self.built, self.built.recipe, self.accelerator
+        built, recipe = self.built, self.built.recipe
+        accelerator: Any = self.accelerator  # Parts of accelerate carry no types.
         if self.out.exists() and not self.out.is_dir():
             raise InputError(f"{self.out} is a file; give a folder for the bundle with --out.")
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
@@ -86,7 +88,7 @@ class Run:
                 file.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
         bank = condense(
-            built.decoder,  # type: ignore[arg-type]  # a module that satisfies the Decoder protocol
+            built.decoder,
             make_bank(built, self.store),
             built.objective,
             source,
@@ -95,7 +97,7 @@ class Run:
             seed=recipe.seed,
             chunk=recipe.chunk,
             accelerator=accelerator,
-            formation=built.formation,  # type: ignore[arg-type]
+            formation=built.formation,
             checkpoints=state,
             on_step=(self._note, *on_step),
             progress=self.progress,
@@ -129,16 +131,17 @@ class Run:
     def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
         """Rows of each class so ordered that prefixes are usable, in the storage asked for, on the CPU."""
         built = self.built
-        formation: Any = built.formation
-        decoder: Any = built.decoder
-        ordered = order_rows(decoder, bank, source, built.see, built.by, formation=formation)
-        for module in (decoder, formation, ordered):
-            if module is not None:
+        ordered = order_rows(built.decoder, bank, source, built.see, built.by, formation=built.formation)
+        modules: tuple[Any, ...] = (built.decoder, built.formation, ordered)
+        for module in modules:
+            if isinstance(module, nn.Module):
                 module.to("cpu")
         return ordered.quantise(built.recipe.storage)
 
     def _write(self, bank: LatentBank, source: Source) -> None:
         built, recipe, spec = self.built, self.built.recipe, self.built.spec
+        decoder: Any = built.decoder  # A module that also keeps the Decoder protocol.
+        formation: Any = built.formation
         provenance = {
             "recipe": recipe.name,
             "recipe_toml": to_toml(recipe),
@@ -154,16 +157,14 @@ class Run:
         save_bundle(
             self.out,
             bank=bank,
-            decoder=built.decoder,
-            formation=built.formation,
+            decoder=decoder,
+            formation=formation,
             spec=spec,
             provenance=provenance,
             hints={"augment": recipe.augment.kind},
             decoder_public=self.decoder_public,
             raw_set_bytes=self.store.images.numel() + len(self.store),
         )
-        decoder: Any = built.decoder
-        formation: Any = built.formation
         images = exported(decode(decoder, bank, formation=formation))
         save_grid(self.out / "grid.png", images.x, images.owner, spec.class_names)
 

@@ -31,7 +31,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
     """
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # the base class takes any keyword; these are the ones that act
         cls,
         pretrained_model_name_or_path: str | Path,
         *,

@@ -1,0 +1,24 @@
+"""Entry point: ``latentdc`` and ``python -m latentdc.cli``."""
+
+from __future__ import annotations
+
+from latentdc.cli import catalogue, condense, decode, evaluate, fit, inspect, sketch
+from latentdc.cli.app import app
+
+app.command()(condense.condense)
+app.command()(evaluate.evaluate)
+app.command()(decode.decode)
+app.command()(inspect.inspect)
+app.command()(catalogue.recipes)
+app.command()(catalogue.cite)
+app.add_typer(sketch.app, name="sketch")
+app.add_typer(fit.app, name="fit")
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="latentdc")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""``latentdc condense``: a thin face of ``CondensationPipeline``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from latentdc.cli import options
+from latentdc.cli.app import emit, say
+
+
+class Resume(StrEnum):
+    """What to do with a checkpoint of the same run."""
+
+    auto = "auto"
+    never = "never"
+
+
+class Storage(StrEnum):
+    """How latents are kept."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+def condense(
+    *,
+    data: options.Data,
+    out: options.Out,
+    recipe: options.Recipe = "dm-gan",
+    decoder: Annotated[
+        str | None,
+        typer.Option("--decoder", help="pixels, a shipped checkpoint, a folder from latentdc fit, or owner/name."),
+    ] = None,
+    images_per_class: Annotated[
+        int | None, typer.Option("--images-per-class", min=1, help="Stored rows of each class.")
+    ] = None,
+    bytes_per_class: Annotated[
+        int | None, typer.Option("--bytes-per-class", min=1, help="As many rows as fit, scales and labels included.")
+    ] = None,
+    storage: Annotated[Storage | None, typer.Option("--storage", help="How the finished latents are kept.")] = None,
+    sketch: Annotated[
+        Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
+    ] = None,
+    num_pairs: options.NumPairs = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")] = None,
+    settings: options.Settings = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Every random draw follows from this number.")] = None,
+    precision: Annotated[
+        options.Precision | None,
+        typer.Option("--precision", help="Arithmetic of the networks; the recipe's if left out."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, or the accelerator there is if left out.")
+    ] = None,
+    resume: Annotated[
+        Resume, typer.Option("--resume", help="auto goes on from a checkpoint of the same run; never starts over.")
+    ] = Resume.auto,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved recipe with time, memory and bytes; write nothing.")
+    ] = False,
+    size: options.Size = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    download: options.Download = False,
+    json: options.Json = False,
+) -> None:
+    """Condense a data set into a bundle: latents, decoder, provenance and a picture of what they decode to.
+
+    Interrupted or killed, the same command goes on from OUT.run, bit for bit.
+
+    \b
+    Examples:
+      latentdc condense --data fashion-mnist-mini --images-per-class 1 --out runs/first
+      latentdc condense --data fashion-mnist --bytes-per-class 784 --storage int8 --out runs/784-bytes
+      latentdc condense --data my-images/ --size 32 --recipe dm --decoder pixels --out runs/mine
+      latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
+    """
+    options.pairs(settings)
+    changes: dict[str, Any] = {
+        "images_per_class": images_per_class,
+        "bytes_per_class": bytes_per_class,
+        "storage": storage and storage.value,
+        "source.num_pairs": num_pairs,
+        "steps": steps,
+        "seed": seed,
+        "precision": precision and precision.value,
+    }
+    from latentdc.data.sources import open_data
+    from latentdc.pipelines.condensation import CondensationPipeline
+
+    pipe = CondensationPipeline.from_pretrained(decoder)
+    if device is not None:
+        pipe.to(device)
+    real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
+    if dry_run:
+        _show(pipe.estimate(real, recipe, sketch=sketch, settings=settings or (), overrides=changes), json)
+        return
+    made = pipe(
+        real,
+        recipe,
+        out=out,
+        sketch=sketch,
+        settings=settings or (),
+        overrides=changes,
+        resume=resume is Resume.auto,
+    )
+    storage_lines = made.bundle.storage
+    if json:
+        emit({"path": str(made.path), "recipe": made.recipe.flat(), "storage": storage_lines.to_dict()})
+    else:
+        say(f"bundle written to {made.path}, its images to {made.path / 'grid.png'}", *storage_lines.lines())
+
+
+def _show(facts: dict[str, Any], json: bool) -> None:
+    if json:
+        emit(facts)
+        return
+    recipe = "\n".join(f"  {name} = {value}" for name, value in facts["recipe"].items() if value is not None)
+    data = facts["data"]
+    say(
+        "recipe, as it would run:",
+        recipe,
+        f"data      {data['name']}: {data['num_images']:,} images in {data['num_classes']} classes",
+        f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
+        f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
+        f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
+        f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
+        f"memory    {facts['peak_memory_bytes'] / 2**20:,.0f} MiB in this process",
+        f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB with sketch and checkpoints",
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,56 @@
+"""``latentdc decode``: images of a bundle as files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from latentdc.cli import options
+from latentdc.cli.app import emit, say
+
+
+class Format(StrEnum):
+    """How images are written."""
+
+    folder = "folder"
+    parquet = "parquet"
+    pt = "pt"
+
+
+def decode(
+    bundle: options.BundlePath,
+    *,
+    out: options.Out,
+    format: Annotated[Format, typer.Option("--format", help="Class folders of PNG, one parquet file, or one .pt.")] = (
+        Format.folder
+    ),
+    images_per_class: Annotated[
+        int | None, typer.Option("--images-per-class", min=1, help="Fewer images than stored.")
+    ] = None,
+    classes: options.Classes = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Stored rows decoded at a time.")] = 64,
+    device: options.Device = "cpu",
+    json: options.Json = False,
+) -> None:
+    """Decode a bundle into images: class folders with metadata.jsonl, parquet, or a tensor file.
+
+    \b
+    Examples:
+      latentdc decode runs/first --out images
+      latentdc decode runs/first --out images.parquet --format parquet --images-per-class 1
+      latentdc decode runs/first --out images.pt --format pt --classes 0,3
+    """
+    from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
+
+    pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
+    pipe.to(device)
+    write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]
+    chosen = [int(c) if c.isdigit() else c for c in options.names(classes) or []] or None
+    path = write(out, images_per_class=images_per_class, classes=chosen, batch_size=batch_size)
+    rows, keep = pipe.plan(images_per_class, chosen)
+    if json:
+        emit({"path": str(path), "format": format.value, "num_images": int(keep.sum()), "num_rows": len(rows)})
+    else:
+        say(f"{int(keep.sum())} images written to {path}")

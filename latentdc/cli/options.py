@@ -1,0 +1,82 @@
+"""Options that several commands share, worded once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentdc.errors import InputError
+
+
+class Precision(StrEnum):
+    """Arithmetic of a run."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="fashion-mnist-mini (shipped), fashion-mnist, cifar10, a folder of class folders of images, "
+        "or parquet with an image and a label column.",
+    ),
+]
+Size = Annotated[
+    int | None, typer.Option("--size", min=4, help="Side in pixels that images of a folder are resized to.")
+]
+Classes = Annotated[
+    str | None, typer.Option("--classes", help="Only these classes, by name or number, separated by commas.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many training images per class.")]
+Download = Annotated[bool, typer.Option("--download", help="Allow fetching a named data set through torchvision.")]
+Seed = Annotated[int, typer.Option("--seed", help="Every random draw follows from this number.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
+OptionalOut = Annotated[Path | None, typer.Option("--out", help="Where to write; nothing is written without it.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Arithmetic of the networks; bf16 is faster where the machine has it.")
+]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, …")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one key of the recipe, for instance --set optim.lr=0.05; may be repeated."),
+]
+Recipe = Annotated[str, typer.Option("--recipe", help="A shipped recipe (see latentdc recipes) or a TOML file.")]
+NumPairs = Annotated[
+    int | None, typer.Option("--num-pairs", min=1, help="(network, augmentation) pairs of the sketch.")
+]
+BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or a repository on the Hub.")]
+
+
+def names(text: str | None) -> list[str] | None:
+    """The parts of a comma-separated option."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def numbers(option: str, text: str) -> tuple[int, ...]:
+    """The whole numbers of a comma-separated option.
+
+    Raises:
+        InputError: something else is in it.
+    """
+    try:
+        return tuple(int(part) for part in names(text) or [])
+    except ValueError:
+        raise InputError(f"{option} {text}: give whole numbers separated by commas, for instance 128,64,24.") from None
+
+
+def pairs(settings: list[str] | None) -> dict[str, str]:
+    """Recipe keys and their new values from ``--set key=value``.
+
+    Raises:
+        InputError: an entry has no ``=``.
+    """
+    wrong = [entry for entry in settings or [] if "=" not in entry]
+    if wrong:
+        raise InputError(f"--set {wrong[0]}: give key=value, for instance --set optim.lr=0.05.")
+    return {key.strip(): value.strip() for key, _, value in (entry.partition("=") for entry in settings or [])}

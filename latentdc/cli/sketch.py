@@ -1,0 +1,122 @@
+"""``latentdc sketch``: the whole real set, seen once, as one file that can be merged and subtracted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentdc.cli import options
+from latentdc.cli.app import emit, group, say
+from latentdc.errors import InputError
+
+app = group(
+    """Sum what networks see of the whole real set, once, into one file to condense from.
+
+    A sketch serves every budget, seed and decoder, but one discrepancy: that of its recipe. It is resumable.
+
+    \b
+    Examples:
+      latentdc sketch --data fashion-mnist-mini --num-pairs 60 --out mini.safetensors
+      latentdc condense --data fashion-mnist-mini --sketch mini.safetensors --images-per-class 10 --out runs/ten
+      latentdc sketch merge a.safetensors b.safetensors --out both.safetensors
+      latentdc sketch subtract both.safetensors b.safetensors --out a-again.safetensors
+    """,
+    alone=True,
+)
+Path_ = Annotated[Path, typer.Argument(help="A sketch file.")]
+
+
+@app.callback()
+def make(
+    context: typer.Context,
+    *,
+    data: Annotated[str | None, typer.Option("--data", help="As for latentdc condense.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The safetensors file to write.")] = None,
+    recipe: options.Recipe = "dm-gan",
+    num_pairs: options.NumPairs = None,
+    images_per_pair: Annotated[
+        int | None, typer.Option("--images-per-pair", min=1, help="A random subset per pair instead of all images.")
+    ] = None,
+    settings: options.Settings = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of networks, augmentation and walk.")] = None,
+    precision: Annotated[options.Precision | None, typer.Option("--precision", help="Of the networks.")] = None,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the networks; pays off for long runs.")] = False,
+    device: options.Device = "cpu",
+    size: options.Size = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    download: options.Download = False,
+    json: options.Json = False,
+) -> None:
+    """Take a sketch, unless a subcommand was named."""
+    if context.invoked_subcommand is not None:
+        return
+    if data is None or out is None:
+        raise InputError("latentdc sketch needs --data and --out (or a subcommand: merge, subtract); see --help.")
+    options.pairs(settings)
+    if out.exists():
+        raise InputError(f"{out} exists already. Delete it, or choose another --out.")
+    changes = {
+        "source.kind": "sketch",
+        "source.num_pairs": num_pairs,
+        "source.images_per_pair": images_per_pair,
+        "source.compile": compile or None,
+        "seed": seed,
+        "precision": precision and precision.value,
+        "decoder": "pixels",
+    }
+    from latentdc.data.sources import open_data
+    from latentdc.pipelines.condensation import CondensationPipeline
+    from latentdc.recipe import make_source
+
+    real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
+    store, built = CondensationPipeline().prepare(real, recipe, settings=settings or (), overrides=changes)
+    make_source(built, store, out=out, device=device)
+    _report(out, json)
+
+
+@app.command()
+def merge(first: Path_, second: Path_, *, out: options.Out, json: options.Json = False) -> None:
+    """Add two sketches of disjoint sets, taken alike: the sketch of their union.
+
+    \b
+    Example:
+      latentdc sketch merge hospital-a.safetensors hospital-b.safetensors --out both.safetensors
+    """
+    from latentdc.sketch import Sketch
+
+    Sketch.load(first).merge(Sketch.load(second)).save(out)
+    _report(out, json)
+
+
+@app.command()
+def subtract(whole: Path_, part: Path_, *, out: options.Out, json: options.Json = False) -> None:
+    """Take a part out of a sketch: what remains is the sketch of the rest, as if the part had never been seen.
+
+    \b
+    Example:
+      latentdc sketch subtract both.safetensors hospital-b.safetensors --out a.safetensors
+    """
+    from latentdc.sketch import Sketch
+
+    Sketch.load(whole).subtract(Sketch.load(part)).save(out)
+    _report(out, json)
+
+
+def _report(out: Path, json: bool) -> None:
+    from latentdc.sketch import Sketch
+
+    made = Sketch.load(out)
+    facts = {
+        "path": str(out),
+        "num_pairs": made.num_pairs,
+        "num_bytes": made.num_bytes,
+        "file_bytes": out.stat().st_size,
+        "images": made.counts[0].tolist(),
+    }
+    if json:
+        emit(facts)
+    else:
+        say(f"sketch of {made.num_pairs} pairs written to {out}: {made.num_bytes:,} bytes")

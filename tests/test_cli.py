@@ -1,0 +1,108 @@
+"""The command line's frame: quick, quiet, one line per mistake, JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from latentdc.cli.__main__ import app
+
+COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "inspect", "recipes", "cite"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="latentdc")
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; sys.argv = ['latentdc', '--help']\n"
+        "from latentdc.cli.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "heavy = [m for m in ('torch', 'numpy', 'diffusers', 'transformers', 'PIL') if m in sys.modules]\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "fit gan", "sketch merge", "sketch subtract"])
+def test_every_help_teaches_with_an_example(command: str) -> None:
+    shown = run(*command.split(), "--help")
+    assert shown.exit_code == 0
+    assert "Example" in shown.stdout
+    assert f"latentdc {command}" in shown.stdout.split("Example")[1]
+
+
+@pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "decode", "inspect", "recipes", "fit gan"])
+def test_scripts_can_ask_for_json(command: str) -> None:
+    assert "--json" in run(*command.split(), "--help").stdout
+
+
+def test_version() -> None:
+    import latentdc
+
+    assert run("--version").stdout.strip() == latentdc.__version__
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["condense", "--data", "fashion-mnist-mimi", "--out", "x"], 'Did you mean "fashion-mnist-mini"?'),
+        (["decode", "nowhere", "--out", "x"], "nowhere"),
+        (["inspect", "nowhere"], "no bundle"),
+        (["sketch"], "needs --data and --out"),
+        (["sketch", "merge", "a.safetensors", "b.safetensors", "--out", "x"], "a.safetensors"),
+        (["cite", "dm-gam"], 'Did you mean "dm-gan"?'),
+        (["condense", "--data", "fashion-mnist-mini", "--out", "x", "--set", "steps"], "key=value"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_wrong_options_exit_with_two() -> None:
+    assert run("condense", "--no-such-option").exit_code == 2
+    assert run("decode", "--format", "gif").exit_code == 2
+
+
+def test_interrupt_and_divergence_have_their_own_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentdc.bundle import loading
+    from latentdc.errors import DivergenceError
+
+    for error, code in ((KeyboardInterrupt(), 130), (DivergenceError("step 3: NaN"), 1)):
+
+        def stop(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(loading, "load_bundle", stop)
+        monkeypatch.setattr("latentdc.pipelines.synthesis.load_bundle", stop)
+        result = run("decode", Path(__file__).parent, "--out", "x")
+        assert result.exit_code == code
+        assert "Traceback" not in result.stderr
+
+
+def test_recipes_as_json_and_text() -> None:
+    found = json.loads(run("recipes", "--json").stdout)
+    assert {"dm", "dm-gan", "m3d"} <= {recipe["name"] for recipe in found}
+    text = run("recipes").stdout
+    assert all(recipe["name"] in text for recipe in found)
+
+
+def test_cite_prints_bibtex() -> None:
+    assert "@" in run("cite", "dm").stdout
+    assert "zhao2023dm" in run("cite", "dm").stdout
