@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from latentdc.decoders import DECODERS
 from latentdc.errors import RecipeError, unknown
 from latentdc.networks import ARCHITECTURES
 from latentdc.recipe.parts import part_class
 from latentdc.recipe.spec import Recipe
+from latentdc.resources import shipped
 
 _FILE = Path(__file__).resolve().parent.parent / "references.bib"
 _DATA = {
@@ -31,7 +35,7 @@ def references() -> dict[str, str]:
 
 def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     """Keys of the works a recipe stands on, each once: its own, then those of its parts, then the data set's."""
-    keys = list(recipe.cite)
+    keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
     for where, part in (
         ("objective.see", recipe.objective.see),
         ("objective.by", recipe.objective.by),
@@ -65,3 +69,15 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
         if key not in known:
             raise RecipeError(f"cite: {unknown('entry of references.bib', key, known)}")
     return "\n\n".join(known[key] for key in keys) + "\n"
+
+
+def _decoder_class(decoder: str) -> type[Any] | None:
+    """The class behind a recipe's ``decoder``; None where only loading it could tell."""
+    if decoder in DECODERS:
+        return DECODERS[decoder]
+    if decoder == "default":
+        return DECODERS["gan"]
+    folder = shipped("checkpoints").get(decoder, Path(decoder))
+    config = folder / "config.json"
+    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
+    return next((cls for cls in DECODERS.values() if cls.__name__ == name), None)
