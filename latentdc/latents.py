@@ -15,7 +15,12 @@ from latentdc.types import Batch, Decoder, Formation
 
 def _images(decoder: Decoder, bank: LatentBank, rows: Tensor, formation: Formation | None) -> Tensor:
     x = decoder(bank.latents(rows), bank.owner[rows])
-    return x if formation is None else formation(x)
+    if formation is None:
+        return x
+    try:
+        return formation(x)
+    except ValueError as error:  # portable classes cannot know our errors
+        raise InputError(str(error)) from error
 
 
 def _chunks(rows: Tensor, chunk: int | None) -> tuple[Tensor, ...]:

@@ -289,6 +289,9 @@ def test_writes_over_a_bundle_but_nothing_else(tmp_path: Path, bundle: Path) -> 
     (taken / "chapter.txt").write_text("years of work")
     with pytest.raises(InputError, match="exists and is no bundle; give an empty or new folder"):
         write(taken)
+    (taken / "manifest.json").write_text('{"name": "a web application"}')
+    with pytest.raises(InputError, match="exists and is no bundle"):
+        write(taken)
     assert (taken / "chapter.txt").read_text() == "years of work"
     with pytest.raises(InputError, match="is a file; give a folder"):
         write(taken / "chapter.txt")

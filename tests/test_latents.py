@@ -8,6 +8,7 @@ from tiny_parts import tiny_bank, tiny_decoder, tiny_formation
 
 from latentdc.errors import InputError
 from latentdc.latents import decode, decoded
+from latentdc.portable.tiles import TilesFormation
 
 
 class Counting:
@@ -126,6 +127,8 @@ def test_refusals() -> None:
         pass
     with pytest.raises(InputError, match="rows is empty"):
         decode(decoder, bank, bank.rows([]))
+    with pytest.raises(InputError, match="factor = 3 does not divide images of 8 x 8: factors that do are 1, 2, 4, 8"):
+        decode(decoder, bank, formation=TilesFormation(3))
     small = bank.quantise("int8")
     with pytest.raises(InputError, match='stored as "int8"'), decoded(decoder, small, small.rows()):
         pass

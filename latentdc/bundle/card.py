@@ -35,8 +35,11 @@ out = pipe(images_per_class=1, output_type="pil")   # or "pt", "np", "latent"; c
 out.images, out.labels
 ```
 
-`trust_remote_code=True` runs the Python files of this folder ({code}). Read them first, or load only from people you
-trust. The weights are safetensors and run nothing.
+`trust_remote_code=True` runs the Python files of this folder. Read them first, or load only from people you trust:
+
+{code}
+
+The weights are safetensors and run nothing.
 
 ## Load it with latentdc
 
@@ -73,7 +76,7 @@ def card_text(bundle: Bundle, code: list[str]) -> str:
         shape=" x ".join(map(str, spec.image_shape)),
         num_classes=spec.num_classes,
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(bundle).items()),
-        code=", ".join(f"`{name}`" for name in code),
+        code="\n".join(f"- `{name}`" for name in code),
         table="\n".join(bundle.storage.lines()),
         classes=", ".join(spec.class_names),
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdc.decoders import DECODERS, FORMATIONS
+from latentdc.decoders.components import read_json
 from latentdc.errors import BundleError, InputError
 from latentdc.portable.bank import LatentBank
 
@@ -95,6 +96,14 @@ def unlisted(folder: Path, listed: set[str]) -> list[str]:
         if path.is_file() and name not in listed and (inside or path.suffix in LOADABLE):
             found.append(name)
     return found
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle of any version, intact or not."""
+    try:
+        return read_json(folder / MANIFEST).get("format") == FORMAT
+    except BundleError:
+        return False
 
 
 def check_version(folder: Path, manifest: dict[str, Any]) -> None:

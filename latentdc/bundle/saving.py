@@ -8,13 +8,14 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from latentdc import __version__
 from latentdc.bundle import layout
 from latentdc.bundle.card import card_text
 from latentdc.bundle.contents import Bundle
@@ -96,6 +97,8 @@ def _write(folder: Path, bundle: Bundle) -> None:
     layout.dump(folder / layout.PROVENANCE, _facts(bundle))
     if bundle.report is not None:
         layout.dump(folder / layout.REPORT, bundle.report)
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # weights are written readable by their owner only
     code = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
     (folder / layout.CARD).write_text(card_text(bundle, code), encoding="utf-8")
     _write_manifest(folder, [path for path in sorted(folder.rglob("*")) if path.is_file()])
@@ -138,14 +141,11 @@ def _write_manifest(folder: Path, files: list[Path]) -> None:
 def versions() -> dict[str, str]:
     """Versions of what made a bundle."""
     found = {"python": platform.python_version(), "torch": torch.__version__, "diffusers": version("diffusers")}
-    try:
-        return {"latentdc": version("latentdc"), **found}
-    except PackageNotFoundError:
-        return {"latentdc": "not installed", **found}
+    return {"latentdc": __version__, **found}
 
 
 def _check_place(target: Path) -> None:
-    if target.is_dir() and any(target.iterdir()) and not (target / layout.MANIFEST).is_file():
+    if target.is_dir() and any(target.iterdir()) and not layout.is_bundle(target):
         raise InputError(
             f"{target}: exists and is no bundle; give an empty or new folder (--out), it is left as it is."
         )

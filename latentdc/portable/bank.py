@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 STORAGES = ("fp32", "fp16", "int8")
+# A list, as diffusers wants it: loading with a smaller dtype must not round what was learned.
+KEPT = ["z", "codes", "scales", "soft", "weight"]
 
 
 class LatentBank(ModelMixin, ConfigMixin):
@@ -34,7 +36,7 @@ class LatentBank(ModelMixin, ConfigMixin):
     """
 
     config_name: Any = "config.json"
-    _keep_in_fp32_modules: Any = ["z", "codes", "scales", "soft", "weight"]  # noqa: RUF012 (diffusers wants a list)
+    _keep_in_fp32_modules: Any = KEPT
 
     @register_to_config
     def __init__(

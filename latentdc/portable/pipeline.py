@@ -15,6 +15,7 @@ from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
+OPTIONAL = ["formation"]
 
 
 @dataclass
@@ -41,7 +42,7 @@ class DatasetSynthesisBundle(DiffusionPipeline):
     """
 
     model_cpu_offload_seq: Any = "decoder"
-    _optional_components: Any = ["formation"]  # noqa: RUF012 (diffusers wants a list)
+    _optional_components: Any = OPTIONAL
     config: Any
     decoder: Any
     bank: Any
