@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
 from latentdc.errors import DataError, InputError
 from latentdc.evaluate import PROTOCOLS, Protocol, Report, evaluate
-from latentdc.evaluate.runs import RunLog, Settings, train_run
+from latentdc.evaluate.runs import RunLog
 from latentdc.evaluate.sets import of_store
+from latentdc.evaluate.training import Settings, Task, train_run
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.pixels import PixelsDecoder
 
@@ -147,6 +149,28 @@ def test_finished_runs_are_not_trained_again(
         measure(bundle, data, runs=log, protocol=dataclasses.replace(SHORT, lr=0.02))
 
 
+class OneThread(ThreadPoolExecutor):
+    """Stands for the pool of processes, whose start takes seconds."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__(1)
+
+
+@pytest.mark.parametrize("pool", [OneThread, pytest.param(None, marks=pytest.mark.slow)])
+def test_workers_find_what_one_process_finds(
+    bundle: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pool: type[ThreadPoolExecutor] | None
+) -> None:
+    settings = {"baselines": ("random-real",), "seeds": 2}
+    one = measure(bundle, data, **settings)
+    if pool is not None:
+        monkeypatch.setattr("latentdc.evaluate.parallel.ProcessPoolExecutor", pool)
+        monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    two = measure(bundle, data, workers=2, runs=tmp_path / "runs.jsonl", **settings)
+    found, wanted = ([[(run.seed, run.accuracy) for run in row.runs] for row in r.rows] for r in (two, one))
+    assert found == wanted
+    assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == sum(row.num_runs for row in two.rows)
+
+
 def test_damaged_run_log(tmp_path: Path) -> None:
     path = tmp_path / "runs.jsonl"
     path.write_text("nonsense\n{}")
@@ -157,7 +181,8 @@ def test_damaged_run_log(tmp_path: Path) -> None:
 def test_training_learns(data: Data) -> None:
     easy = dataclasses.replace(SHORT, epochs=60, lr=0.1, strategy="color")
     assert data.test is not None
-    run = train_run(of_store(data.train), data.test, data.train.spec, Settings(easy, width=16), student="mlp", seed=0)
+    task = Task(of_store(data.train), data.test, data.train.spec, student="mlp", seed=0)
+    run = train_run(task, Settings(easy, width=16))
     assert run.accuracy > 90
     assert (run.num_images, run.epochs) == (36, 60)
 
@@ -172,6 +197,7 @@ def test_training_learns(data: Data) -> None:
         ({"precision": "fp8"}, "precision"),
         ({"split": "train"}, "held-out"),
         ({"full_accuracy": 101.0}, "per cent"),
+        ({"workers": 0}, "workers = 0"),
     ],
 )
 def test_wrong_settings(bundle: Path, data: Data, changes: dict[str, object], message: str) -> None:

@@ -22,8 +22,8 @@ from latentdc.seeding import stream
 BASELINES: tuple[str, ...] = ("random-real", "medoids", "undistilled")
 """Names of the baselines, in the order they are printed."""
 
-MEDOID_CANDIDATES = 1000
-"""At most this many images per class are clustered for ``medoids``, redrawn with each seed."""
+MEDOID_CANDIDATES = 500
+"""Images per class that are clustered for ``medoids`` (ten per medoid if that is more), redrawn with each seed."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def real_medoids(real: ClassStore, counts: Sequence[int], seed: int, *, width: i
     """The k-means medoids of each class in the embedding of a randomly initialised ConvNet, ``counts[c]`` of class c.
 
     The feature space needs neither labels nor training, and it is the one distribution matching compares sets in.
-    Network, candidates (at most 1000 images a class, never fewer than asked) and k-means++ all follow the seed.
+    Network, candidates (500 images a class, or ten per medoid) and k-means++ all follow the seed.
     """
     net = build("convnet", real.spec, seed=seed, width=width, purpose="medoids-network")
     chosen = []
     for c, num in enumerate(counts):
         rng = stream(seed, "medoids", index=c)
-        candidates = real.pick(c, min(real.count(c), max(num, MEDOID_CANDIDATES)), rng)
+        candidates = real.pick(c, min(real.count(c), max(10 * num, MEDOID_CANDIDATES)), rng)
         points = embed(net, real.images[candidates])
         chosen.append(candidates[medoids(points, num, rng)])
     return of_store(real.subset(torch.cat(chosen)))

@@ -1,13 +1,12 @@
-"""Trains the students: one run is one row, one architecture and one seed; finished runs survive an interruption."""
+"""All runs of a report: one per row, architecture and seed; finished runs survive an interruption."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,26 +14,13 @@ from tqdm import tqdm
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
 from latentdc.evaluate.baselines import Candidate
-from latentdc.evaluate.protocols import Protocol
+from latentdc.evaluate.parallel import train_parallel
 from latentdc.evaluate.records import Row, Run
 from latentdc.evaluate.sets import ImageSet
-from latentdc.networks import build
-from latentdc.networks.train import accuracy, train_student
+from latentdc.evaluate.training import Settings, Task, train_run
 from latentdc.types import DataSpec
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every run of a report is made."""
-
-    protocol: Protocol
-    precision: str = "fp32"
-    compile: bool = False
-    width: int | None = None
-    """Width of the students; None is the published one."""
-    device: str = "cpu"
 
 
 class RunLog:
@@ -49,14 +35,15 @@ class RunLog:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._runs: dict[str, Run] = {}
+        self.runs: dict[str, Run] = {}
+        """Finished runs by identity."""
         if path is None or not path.exists():
             return
         lines = path.read_text(encoding="utf-8").split("\n")
         for number, line in enumerate(lines[:-1], start=1):
             try:
                 entry = json.loads(line)
-                self._runs[entry["identity"]] = Run(**entry["run"])
+                self.runs[entry["identity"]] = Run(**entry["run"])
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 message = f"{path}, line {number} is not a run ({error}); delete the line to train it again"
                 raise InputError(message) from error
@@ -66,48 +53,16 @@ class RunLog:
 
     def find(self, identity: str) -> Run | None:
         """The finished run of that identity."""
-        return self._runs.get(identity)
+        return self.runs.get(identity)
 
     def add(self, identity: str, run: Run, **about: str) -> None:
         """Record a finished run; ``about`` is for human readers of the file."""
-        self._runs[identity] = run
+        self.runs[identity] = run
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             line = json.dumps({"identity": identity, **about, "run": asdict(run)})
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-
-
-def train_run(
-    images: ImageSet, judge: ClassStore, spec: DataSpec, settings: Settings, *, student: str, seed: int
-) -> Run:
-    """Train one student from scratch on a set and read its accuracy on ``judge`` after the last epoch.
-
-    Args:
-        images: the set.
-        judge: images the set was not made from.
-        spec: specification of the real data: its mean and standard deviation normalise every row alike.
-        settings: protocol, precision and device.
-        student: architecture name.
-        seed: initialisation, order and augmentation.
-    """
-    start = time.perf_counter()
-    recipe = settings.protocol.train_spec(len(images))
-    network = build(student, spec, seed=seed, width=settings.width, purpose="student-network")
-    trained = train_student(
-        network,
-        images.x,
-        images.y,
-        recipe,
-        w=images.w,
-        augment=settings.protocol.augmenter(spec),
-        seed=seed,
-        device=settings.device,
-        precision=settings.precision,
-        compile=settings.compile,
-    )
-    right = accuracy(trained, judge.images, judge.labels)
-    return Run(seed, right, len(images), recipe.epochs, time.perf_counter() - start)
 
 
 def identity(candidate: Candidate, judge_key: str, settings: Settings, *, student: str, seed: int) -> str:
@@ -124,7 +79,7 @@ def identity(candidate: Candidate, judge_key: str, settings: Settings, *, studen
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bench:
     """Runs candidates against one set of test images, with one progress bar over all runs."""
 
@@ -133,38 +88,53 @@ class Bench:
     spec: DataSpec
     settings: Settings
     log: RunLog
+    workers: int = 1
     progress: bool = True
-    on_run: Sequence[Callable[[Row], None]] = field(default=())
 
     def rows(self, candidates: Sequence[Candidate], students: Sequence[str], seeds: Sequence[int]) -> tuple[Row, ...]:
-        """All rows, grouped by student; a candidate's set is drawn once per seed and shared by the students."""
-        total = len(candidates) * len(students) * len(seeds)
-        found: dict[str, list[Row]] = {student: [] for student in students}
-        with tqdm(total=total, unit="run", desc="evaluate", disable=not self.progress) as bar:
-            for candidate in candidates:
-                runs: dict[str, list[Run]] = {student: [] for student in students}
-                for seed in seeds:
-                    for student, run in self._seed(candidate, students, seed).items():
-                        runs[student].append(run)
-                        bar.set_postfix_str(f"{candidate.name} {student} {run.accuracy:.1f} %")
-                        bar.update()
-                for student in students:
-                    found[student].append(_row(candidate, student, runs[student]))
-        return tuple(row for student in students for row in found[student])
+        """All rows, grouped by student; what the log has is not trained again."""
+        about = {
+            self._identity(candidate, student, seed): (candidate, student)
+            for candidate in candidates
+            for seed in seeds
+            for student in students
+        }
+        missing = sum(self.log.find(mark) is None for mark in about)
+        tasks = self._missing(candidates, students, seeds)
+        finished = (
+            ((task, train_run(task, self.settings)) for task in tasks)
+            if min(self.workers, missing) < 2
+            else train_parallel(tasks, self.settings, min(self.workers, missing))
+        )
+        with tqdm(
+            total=len(about), initial=len(about) - missing, unit="run", desc="evaluate", disable=not self.progress
+        ) as bar:
+            for task, run in finished:
+                candidate, student = about[task.identity]
+                self.log.add(task.identity, run, row=candidate.name, basis=candidate.basis, student=student)
+                bar.set_postfix_str(f"{candidate.name} {student} {run.accuracy:.1f} %")
+                bar.update()
+        return tuple(
+            _row(candidate, student, [self.log.runs[self._identity(candidate, student, seed)] for seed in seeds])
+            for student in students
+            for candidate in candidates
+        )
 
-    def _seed(self, candidate: Candidate, students: Sequence[str], seed: int) -> dict[str, Run]:
-        """The runs of one candidate and seed, trained or remembered."""
-        images: ImageSet | None = None
-        done: dict[str, Run] = {}
-        for student in students:
-            mark = identity(candidate, self.judge_key, self.settings, student=student, seed=seed)
-            run = self.log.find(mark)
-            if run is None:
-                images = images or candidate.draw(seed)
-                run = train_run(images, self.judge, self.spec, self.settings, student=student, seed=seed)
-                self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
-            done[student] = run
-        return done
+    def _missing(
+        self, candidates: Sequence[Candidate], students: Sequence[str], seeds: Sequence[int]
+    ) -> Iterator[Task]:
+        """What is not yet trained; a candidate's set is drawn when needed, once per seed, for all students."""
+        for candidate in candidates:
+            for seed in seeds:
+                images: ImageSet | None = None
+                for student in students:
+                    mark = self._identity(candidate, student, seed)
+                    if self.log.find(mark) is None:
+                        images = images or candidate.draw(seed)
+                        yield Task(images, self.judge, self.spec, student, seed, mark)
+
+    def _identity(self, candidate: Candidate, student: str, seed: int) -> str:
+        return identity(candidate, self.judge_key, self.settings, student=student, seed=seed)
 
 
 def _row(candidate: Candidate, student: str, runs: Sequence[Run]) -> Row:
