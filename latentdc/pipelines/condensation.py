@@ -13,7 +13,7 @@ from torch import nn
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
-from latentdc.errors import InputError
+from latentdc.errors import InputError, unknown
 from latentdc.pipelines.hub import fetch
 from latentdc.pipelines.run import CondensationOutput, Run
 from latentdc.recipe import Built, Recipe, build, dry_run, load_recipe
@@ -82,8 +82,11 @@ class CondensationPipeline:
             raise InputError(f"dtype = {dtype}: condense in torch.float32 or torch.bfloat16.")
         precision = None if dtype is None else _PRECISIONS[dtype]
         name = pretrained_model_name_or_path
-        if name is None or str(name) in {"pixels", *shipped("checkpoints")} or Path(name).is_dir():
+        known = {"pixels", *shipped("checkpoints")}
+        if name is None or str(name) in known or Path(name).is_dir():
             return cls(name, precision=precision)
+        if "/" not in str(name):
+            raise InputError(f"decoder {unknown('name', str(name), known)} A folder or owner/name will do too.")
         folder = fetch(
             str(name),
             "decoder",
