@@ -45,6 +45,20 @@ def evaluate(
     full_accuracy: Annotated[
         float | None, typer.Option("--full-accuracy", help="Per cent on all real data; completes DD-Ranking's score.")
     ] = None,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the students; pays off from some thousands of steps.")
+    ] = False,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, help="Students trained at once; on a CPU each takes one thread.")
+    ] = 1,
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs",
+            help="Finished students are remembered here, OUT/runs.jsonl if left out; evaluations that share one file "
+            "train equal baselines once.",
+        ),
+    ] = None,
     width: Annotated[int | None, typer.Option("--width", min=1, help="Narrower students, for a quick check.")] = None,
     size: options.Size = None,
     classes: options.Classes = None,
@@ -64,8 +78,10 @@ def evaluate(
     """
     from latentdc.data.sources import open_data
     from latentdc.evaluate import evaluate as measure
+    from latentdc.networks.compiled import keep_freed_memory
     from latentdc.report import table, write_report
 
+    keep_freed_memory()
     real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
     found = measure(
         bundle,
@@ -76,10 +92,12 @@ def evaluate(
         baselines=options.names(baselines) or [],
         split=split.value,
         precision=precision.value,
+        compile=compile,
+        workers=workers,
         width=width,
         device=device,
         full_accuracy=full_accuracy,
-        runs=out / "runs.jsonl" if out else None,
+        runs=runs or (out / "runs.jsonl" if out else None),
     )
     if out:
         write_report(found, out)

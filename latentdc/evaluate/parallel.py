@@ -10,6 +10,7 @@ import torch
 
 from latentdc.evaluate.records import Run
 from latentdc.evaluate.training import Settings, Task, train_run
+from latentdc.networks.compiled import keep_freed_memory
 
 
 def train_parallel(tasks: Iterator[Task], settings: Settings, workers: int) -> Iterator[tuple[Task, Run]]:
@@ -40,5 +41,6 @@ def _finished(running: dict[Future[Run], Task]) -> list[tuple[Task, Run]]:
 
 def _train(task: Task, settings: Settings, threads: int) -> Run:
     """One run, in a process of its own."""
+    keep_freed_memory()
     torch.set_num_threads(threads)
     return train_run(task, settings)
