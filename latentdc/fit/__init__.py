@@ -1,7 +1,7 @@
 """Training of small decoders on your own images.
 
 ``latentdc.fit.run.fit_gan(store, recipe, out=..., steps=... or minutes=..., seed=0, device="cpu", precision="fp32",
-resume=False, checkpoint_seconds=120.0, figures=True, progress=True) -> Path`` with ``recipe`` a
+resume=False, checkpoint_seconds=120.0, figures=True, also_fits=(), progress=True) -> Path`` with ``recipe`` a
 ``latentdc.fit.gan.GanRecipe``; both are importable from here and loaded when first used.
 """
 

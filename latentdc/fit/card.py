@@ -31,6 +31,8 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     decoder.save_pretrained(fresh)
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors writes files only their owner can read
     save_grid(fresh / "samples.png", grid)
     card: dict[str, Any] = {
         "kind": "gan",
@@ -86,7 +88,8 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
         "",
         f"Trained from scratch on {card['train_images']:,} training images in {card['steps']:,} steps and "
         f"{card['seconds'] / 60:.1f} minutes ({card['machine']['processor']}, {card['machine']['threads']} threads, "
-        f"{card['precision']}), seed {card['seed']}. `card.json` holds the recipe and the sha256 of every file.",
+        f"{card['precision']}), seed {card['seed']}, and averaged. "
+        "`card.json` holds the recipe and the sha256 of every file.",
         "",
     ]
     if card["figures"] is not None:
@@ -96,10 +99,10 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
     lines += [
         "```python",
         "import torch",
-        "from latentdc.portable.gan import GanDecoder",
+        "from latentdc.decoders.reference import load_decoder",
         "",
-        f'decoder = GanDecoder.from_pretrained("checkpoints/{name}", use_safetensors=True).eval()',
-        "owner = torch.arange(10)",
+        f'decoder = load_decoder("{name}")  # or a path to this folder; checks every sha256',
+        f"owner = torch.arange({card['num_classes']})",
         "images = decoder(decoder.prior(owner, torch.Generator().manual_seed(0)), owner)",
         "```",
         "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class _Run:
     out: Path
     steps: int | None
     minutes: float | None
+    also_fits: tuple[str, ...] = ()
     step: int = 0
     seconds: float = 0.0
     """Training time of earlier sittings plus this one, without figures."""
@@ -88,6 +90,7 @@ def fit_gan(
     resume: bool = False,
     checkpoint_seconds: float = 120.0,
     figures: bool = True,
+    also_fits: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
     """Train a class-conditional generator on a store and write it as a decoder folder; returns that folder.
@@ -107,6 +110,7 @@ def fit_gan(
         resume: continue from the checkpoint if there is one.
         checkpoint_seconds: time between two checkpoints and sample grids.
         figures: measure density, coverage and accuracies on the held-out share at the end (takes minutes on a CPU).
+        also_fits: names of other data sets of the same kind of image, for which the decoder may be a default.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -114,14 +118,14 @@ def fit_gan(
         BundleError: the checkpoint belongs to another run or is damaged.
         DivergenceError: a loss became NaN or infinite.
     """
-    if (steps is None) == (minutes is None) or (steps or 1) < 1 or (minutes or 1) <= 0:
+    if [steps is None, minutes is None].count(True) != 1 or min(steps or 0, minutes or 0) < 0 or 0 in (steps, minutes):
         raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, above 0")
     if precision not in ("fp32", "bf16"):
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
     recipe = recipe or GanRecipe()
     train, held = store.holdout(recipe.holdout)
     game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")
-    run = _Run(game, Path(out), steps, minutes)
+    run = _Run(game, Path(out), steps, minutes, also_fits=tuple(also_fits))
     run.recipe_text = f"{asdict(recipe)} seed={seed} {precision} data={store.spec.fingerprint}"
     if resume and run.state_path.exists():
         run.resume()
@@ -177,6 +181,7 @@ def _checkpoint(run: _Run, store: ClassStore) -> None:
 def _publish(run: _Run, store: ClassStore, figures: Figures | None) -> None:
     decoder = run.game.decoder()
     facts = {
+        "also_fits": list(run.also_fits),
         "steps": run.step,
         "seconds": round(run.seconds, 1),
         "complete": run.progress >= 1,
