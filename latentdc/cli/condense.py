@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentdc.cli import options
 from latentdc.cli.app import emit, say
+
+if TYPE_CHECKING:
+    from latentdc.pipelines.condensation import CondensationOutput
 
 
 class Resume(StrEnum):
@@ -27,42 +30,51 @@ class Storage(StrEnum):
     int8 = "int8"
 
 
+Decoder = Annotated[
+    str | None,
+    typer.Option("--decoder", help="pixels, a shipped checkpoint, a folder from latentdc fit, or owner/name."),
+]
+Images = Annotated[int | None, typer.Option("--images-per-class", min=1, help="Stored rows of each class.")]
+Bytes = Annotated[
+    int | None, typer.Option("--bytes-per-class", min=1, help="As many rows as fit, scales and labels included.")
+]
+Stored = Annotated[Storage | None, typer.Option("--storage", help="How the finished latents are kept.")]
+SketchFile = Annotated[
+    Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
+]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from this number.")]
+Precision = Annotated[
+    options.Precision | None,
+    typer.Option("--precision", help="Arithmetic of the networks; the recipe's if left out."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, or the accelerator there is if left out.")]
+Resuming = Annotated[
+    Resume, typer.Option("--resume", help="auto goes on from a checkpoint of the same run; never starts over.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved recipe with time, memory and bytes; write nothing.")
+]
+
+
 def condense(
     *,
     data: options.Data,
     out: options.Out,
     recipe: options.Recipe = "dm-gan",
-    decoder: Annotated[
-        str | None,
-        typer.Option("--decoder", help="pixels, a shipped checkpoint, a folder from latentdc fit, or owner/name."),
-    ] = None,
-    images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", min=1, help="Stored rows of each class.")
-    ] = None,
-    bytes_per_class: Annotated[
-        int | None, typer.Option("--bytes-per-class", min=1, help="As many rows as fit, scales and labels included.")
-    ] = None,
-    storage: Annotated[Storage | None, typer.Option("--storage", help="How the finished latents are kept.")] = None,
-    sketch: Annotated[
-        Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
-    ] = None,
+    decoder: Decoder = None,
+    images_per_class: Images = None,
+    bytes_per_class: Bytes = None,
+    storage: Stored = None,
+    sketch: SketchFile = None,
     num_pairs: options.NumPairs = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")] = None,
+    steps: Steps = None,
     settings: options.Settings = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Every random draw follows from this number.")] = None,
-    precision: Annotated[
-        options.Precision | None,
-        typer.Option("--precision", help="Arithmetic of the networks; the recipe's if left out."),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, or the accelerator there is if left out.")
-    ] = None,
-    resume: Annotated[
-        Resume, typer.Option("--resume", help="auto goes on from a checkpoint of the same run; never starts over.")
-    ] = Resume.auto,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe with time, memory and bytes; write nothing.")
-    ] = False,
+    seed: Seed = None,
+    precision: Precision = None,
+    device: Device = None,
+    resume: Resuming = Resume.auto,
+    dry_run: DryRun = False,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
@@ -81,7 +93,7 @@ def condense(
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
     options.pairs(settings)
-    changes: dict[str, Any] = {
+    changes = {
         "images_per_class": images_per_class,
         "bytes_per_class": bytes_per_class,
         "storage": storage and storage.value,
@@ -97,23 +109,19 @@ def condense(
     if device is not None:
         pipe.to(device)
     real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
+    told: dict[str, Any] = {"sketch": sketch, "settings": settings or (), "overrides": changes}
     if dry_run:
-        _show(pipe.estimate(real, recipe, sketch=sketch, settings=settings or (), overrides=changes), json)
-        return
-    made = pipe(
-        real,
-        recipe,
-        out=out,
-        sketch=sketch,
-        settings=settings or (),
-        overrides=changes,
-        resume=resume is Resume.auto,
-    )
-    storage_lines = made.bundle.storage
-    if json:
-        emit({"path": str(made.path), "recipe": made.recipe.flat(), "storage": storage_lines.to_dict()})
+        _show(pipe.estimate(real, recipe, **told), json)
     else:
-        say(f"bundle written to {made.path}, its images to {made.path / 'grid.png'}", *storage_lines.lines())
+        _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
+
+
+def _report(made: CondensationOutput, json: bool) -> None:
+    storage = made.bundle.storage
+    if json:
+        emit({"path": str(made.path), "recipe": made.recipe.flat(), "storage": storage.to_dict()})
+    else:
+        say(f"bundle written to {made.path}, its images to {made.path / 'grid.png'}", *storage.lines())
 
 
 def _show(facts: dict[str, Any], json: bool) -> None:

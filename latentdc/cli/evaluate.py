@@ -12,6 +12,7 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 
 if TYPE_CHECKING:
+    from latentdc.evaluate import Report
     from latentdc.types import DataSpec
 
 
@@ -22,44 +23,55 @@ class Split(StrEnum):
     held_out = "held-out"
 
 
+Subject = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or any folder of labelled images.")]
+Protocol = Annotated[
+    str, typer.Option("--protocol", help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images).")
+]
+Students = Annotated[str, typer.Option("--students", help="convnet, resnet18, mlp; separated by commas.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Students per row; baselines are redrawn for each.")]
+Baselines = Annotated[
+    str, typer.Option("--baselines", help="random-real, medoids, undistilled; separated by commas; '' for none.")
+]
+JudgedOn = Annotated[
+    Split, typer.Option("--split", help="held-out judges on a slice of the training images, for choosing.")
+]
+FullAccuracy = Annotated[
+    float | None, typer.Option("--full-accuracy", help="Per cent on all real data; completes DD-Ranking's score.")
+]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the students; pays off from some thousands of steps.")
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Students trained at once; on a CPU each takes one thread.")
+]
+Runs = Annotated[
+    Path | None,
+    typer.Option(
+        "--runs",
+        help="Finished students are remembered here, OUT/runs.jsonl if left out; evaluations that share one file "
+        "train equal baselines once.",
+    ),
+]
+Width = Annotated[int | None, typer.Option("--width", min=1, help="Narrower students, for a quick check.")]
+
+
 def evaluate(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or any folder of labelled images.")],
+    bundle: Subject,
     *,
     data: options.Data,
-    protocol: Annotated[
-        str, typer.Option("--protocol", help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images).")
-    ] = "dsa-1000",
-    students: Annotated[
-        str, typer.Option("--students", help="convnet, resnet18, mlp; separated by commas.")
-    ] = "convnet",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Students per row; baselines are redrawn for each.")] = 5,
-    baselines: Annotated[
-        str, typer.Option("--baselines", help="random-real, medoids, undistilled; separated by commas; '' for none.")
-    ] = "random-real,medoids,undistilled",
-    split: Annotated[
-        Split, typer.Option("--split", help="held-out judges on a slice of the training images, for choosing.")
-    ] = Split.test,
+    protocol: Protocol = "dsa-1000",
+    students: Students = "convnet",
+    seeds: Seeds = 5,
+    baselines: Baselines = "random-real,medoids,undistilled",
+    split: JudgedOn = Split.test,
     out: options.OptionalOut = None,
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = "cpu",
-    full_accuracy: Annotated[
-        float | None, typer.Option("--full-accuracy", help="Per cent on all real data; completes DD-Ranking's score.")
-    ] = None,
-    compile: Annotated[
-        bool, typer.Option("--compile", help="Compile the students; pays off from some thousands of steps.")
-    ] = False,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, help="Students trained at once; on a CPU each takes one thread.")
-    ] = 1,
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs",
-            help="Finished students are remembered here, OUT/runs.jsonl if left out; evaluations that share one file "
-            "train equal baselines once.",
-        ),
-    ] = None,
-    width: Annotated[int | None, typer.Option("--width", min=1, help="Narrower students, for a quick check.")] = None,
+    full_accuracy: FullAccuracy = None,
+    compile: Compile = False,
+    workers: Workers = 1,
+    runs: Runs = None,
+    width: Width = None,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
@@ -79,7 +91,6 @@ def evaluate(
     from latentdc.data.sources import open_data
     from latentdc.evaluate import evaluate as measure
     from latentdc.networks.compiled import keep_freed_memory
-    from latentdc.report import table, write_report
 
     keep_freed_memory()
     real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
@@ -100,18 +111,24 @@ def evaluate(
         runs=runs or (out / "runs.jsonl" if out else None),
     )
     if out:
-        write_report(found, out)
-        _grid(bundle, real.train.spec, out)
+        _write(found, bundle, real.train.spec, out)
+    _show(found, json)
+
+
+def _show(found: Report, json: bool) -> None:
+    from latentdc.report import table
+
     if json:
         emit(found.summary())
     else:
         say(table(found))
 
 
-def _grid(bundle: str, spec: DataSpec, out: Path) -> None:
-    """A picture of the images that the students saw."""
+def _write(found: Report, bundle: str, spec: DataSpec, out: Path) -> None:
+    """The report, and a picture of the images that the students saw."""
     from latentdc.evaluate.sets import subject_of
-    from latentdc.report import save_grid
+    from latentdc.report import save_grid, write_report
 
+    write_report(found, out)
     images = subject_of(bundle, spec).images
     save_grid(out / "grid.png", images.x, images.owner, spec.class_names)
