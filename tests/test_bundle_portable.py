@@ -32,8 +32,9 @@ else:
 
 import diffusers, torch
 
+torch.set_num_threads(int(sys.argv[2]))
 out = {}
-for folder in sys.argv[2:]:
+for folder in sys.argv[3:]:
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)
     pipe.set_progress_bar_config(disable=True)
     every = pipe(batch_size=2, output_type="pt")
@@ -72,7 +73,7 @@ def read_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "HF_"))}
     environment |= {"HF_MODULES_CACHE": str(root / "modules"), "HF_HUB_OFFLINE": "1", "HF_HOME": str(root / "home")}
     folders = [str(root / name) for name in CASES]
-    command = [sys.executable, "-I", "-c", READER, str(root / "out.pt"), *folders]
+    command = [sys.executable, "-I", "-c", READER, str(root / "out.pt"), str(torch.get_num_threads()), *folders]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     read = torch.load(root / "out.pt", weights_only=True)
