@@ -12,6 +12,9 @@ from latentdc.data import named
 from latentdc.data.store import ClassStore, from_arrays
 from latentdc.types import DataSpec
 
+# The tests' tensors are tiny: threads would only wait for each other, minutes long where cores are shared.
+torch.set_num_threads(1)
+
 
 def _make(per_class: int = 12, *, num_classes: int = 3, channels: int = 1, size: int = 8, seed: int = 0) -> ClassStore:
     rng = torch.Generator().manual_seed(seed)
