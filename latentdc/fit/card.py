@@ -31,6 +31,9 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     decoder.save_pretrained(fresh)
+    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # diffusers notes the folder a module came from
+    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for path in fresh.iterdir():
         path.chmod(0o644)  # safetensors writes files only their owner can read
     save_grid(fresh / "samples.png", grid)

@@ -118,7 +118,8 @@ def fit_gan(
         BundleError: the checkpoint belongs to another run or is damaged.
         DivergenceError: a loss became NaN or infinite.
     """
-    if [steps is None, minutes is None].count(True) != 1 or min(steps or 0, minutes or 0) < 0 or 0 in (steps, minutes):
+    given = [length for length in (steps, minutes) if length is not None]
+    if len(given) != 1 or given[0] <= 0:
         raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, above 0")
     if precision not in ("fp32", "bf16"):
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
