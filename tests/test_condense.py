@@ -46,6 +46,7 @@ class Parts:
         on_step: tuple = (),
         identity: dict | None = None,
         chunk: int | None = None,
+        progress: bool = False,
     ) -> torch.Tensor:
         kept = None if folder is None else Checkpoints(folder, identity or {}, every_steps=every, every_seconds=None)
         bank = condense(
@@ -59,7 +60,7 @@ class Parts:
             chunk=chunk,
             checkpoints=kept,
             on_step=on_step,
-            progress=False,
+            progress=progress,
         )
         assert bank is self.bank
         return bank.z["x"].detach().clone()
@@ -165,6 +166,19 @@ def test_another_recipe_is_refused(tiny_store: ClassStore, tmp_path: Path) -> No
         Parts(tiny_store).condense(
             4, folder=tmp_path, identity={"data": "a", "by": "mean"}, optim=Optim(kind="sgd", lr=0.5, momentum=0.5)
         )
+
+
+def test_one_bar_on_standard_error_with_loss_and_rate(
+    tiny_store: ClassStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Parts(tiny_store).condense(3, progress=True)
+    out, err = capsys.readouterr()
+    assert out == ""
+    last = err.split("\r")[-1]
+    assert "condense: 100%" in last
+    assert "3/3" in last
+    assert "loss=" in last
+    assert "step/s" in last or "s/step" in last
 
 
 def test_bad_arguments_are_refused(tiny_store: ClassStore) -> None:

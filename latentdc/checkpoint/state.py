@@ -73,6 +73,7 @@ class RunState:
 
     @lr.setter
     def lr(self, value: float) -> None:
+        """Set it for every group."""
         for group in self.optimizer.param_groups:
             group["lr"] = value
 

@@ -29,8 +29,8 @@ from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
 from latentdc.types import DataSpec, Decoder, Formation
 
-_FREE = ("name", "title", "cite", "steps")
-"""Keys that do not decide what a step does; a cosine schedule adds ``steps`` in ``condense``."""
+_FREE = ("name", "title", "cite", "steps", "storage")
+"""Keys that do not decide what a step does. A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def test_twice_k_steps_equal_k_and_resume_and_k(
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[2] is None], ids=lambda case: "-".join(case[:2]))
 def test_loss_falls(case: tuple[str, str, str | None], tiny_store: ClassStore) -> None:
+    # Kernels of bounded height fall slowly from noise, so the bar is low; means fall to less than half.
     built, source, bank, _ = run(tiny_store, case, 40, width=64, augment="none")
     assert loss_of(bank, built, source) < 0.95 * loss_of(make_bank(built, tiny_store), built, source)
 
@@ -106,3 +107,18 @@ def test_the_decoder_stays_as_it_was(tiny_store: ClassStore) -> None:
     condense(decoder, bank, built.objective, source, steps=2, optim=recipe.optim, seed=0, progress=False)
     assert not torch.equal(start, bank.z["z"])
     assert all(torch.equal(before[name], value) for name, value in decoder.state_dict().items())
+
+
+@pytest.mark.parametrize(("chunk", "calls"), [(None, 1), (6, 1), (3, 4), (4, 4)])
+def test_decoder_calls_per_step(chunk: int | None, calls: int, tiny_store: ClassStore) -> None:
+    recipe = parse_recipe({"images_per_class": 2, "source": {"arch": "mlp", "width": 8}, "augment": "none"})
+    built = build(recipe, tiny_store.spec)
+    assert isinstance(built.decoder, torch.nn.Module)
+    seen: list[int] = []
+    built.decoder.register_forward_hook(lambda _module, _inputs, x: seen.append(len(x)))
+    source = make_source(built, tiny_store, progress=False)
+    bank = make_bank(built)
+    condense(
+        built.decoder, bank, built.objective, source, steps=3, optim=recipe.optim, seed=0, chunk=chunk, progress=False
+    )
+    assert len(seen) == 3 * calls  # One forward where all rows fit a chunk, else two of each chunk.
