@@ -1,0 +1,68 @@
+"""The benchmarks themselves: every workload runs (in a tiny size), and every record says what it was measured on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bench.measure import RECORDS, condensed
+from bench.workloads import TINY, WORKLOADS, Setting, prepared
+
+from latentdc.discrepancies import DISCREPANCIES
+
+STORED = sorted(RECORDS.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_runs_twice(name: str) -> None:
+    work = prepared(name, TINY)
+    work()
+    work()
+
+
+def test_every_discrepancy_is_measured() -> None:
+    assert {f"discrepancy-{name}" for name in DISCREPANCIES} <= WORKLOADS.keys()
+    assert {f"sketching-{name}" for name, part in DISCREPANCIES.items() if part.sketchable} <= WORKLOADS.keys()
+
+
+def test_steps_and_bare_passes_are_timed_apart() -> None:
+    setting = Setting(TINY)
+    source = setting.sketch("mean")
+    bare = setting.bare(source.network(0))
+    plain: list[float] = []
+    steps = setting.step_seconds(source, "mean", steps=3, skip=1, between=lambda step: plain.append(bare()))
+    assert len(steps) == 3
+    assert len(plain) == 4
+    assert min(*steps, *plain) > 0
+
+
+def test_a_record_keeps_figures_and_no_names_of_machines() -> None:
+    stats = {"median": 2.0, "iqr": 0.5, "min": 1.0, "rounds": 3, "data": [1.0, 2.0, 3.0]}
+    report = {
+        "machine_info": {"node": "my-host", "cpu": {"brand_raw": "A CPU", "count": 2}},
+        "benchmarks": [{"name": "test_workload[decode]", "extra_info": {"peak_bytes": 7}, "stats": stats}],
+    }
+    record = condensed(report, "shared", [0.5, 0.4, 0.3])
+    assert record["results"] == {
+        "test_workload[decode]": {"median_s": 2.0, "iqr_s": 0.5, "min_s": 1.0, "rounds": 3, "peak_bytes": 7}
+    }
+    assert record["machine"]["cpu"] == "A CPU"
+    assert record["note"] == "shared"
+    assert "my-host" not in json.dumps(record)
+
+
+def test_there_is_a_record() -> None:
+    assert STORED
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
+def test_a_stored_record_is_complete(path: Path) -> None:
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert len(record["commit"]) == 40
+    assert {"cpu", "cores", "python", "torch", "threads", "load_before"} <= record["machine"].keys()
+    assert record["results"]
+    assert record["note"]
+    for name, result in record["results"].items():
+        assert result["median_s"] > 0
+        assert "peak_bytes" in result or not name.startswith("test_workload")
