@@ -11,9 +11,9 @@ import torch
 
 from latentdc.errors import InputError
 from latentdc.evaluate.ddranking import label_robust_score, score
-from latentdc.evaluate.medoids import kmeans, medoids
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row, Run
+from latentdc.initialise.medoids import kmeans, medoids
 from latentdc.types import DataSpec
 
 FROZEN = {

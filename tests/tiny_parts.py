@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from latentdc.bundle import save_bundle
 from latentdc.decoders import DECODERS, FORMATIONS
 from latentdc.portable.bank import LatentBank
 from latentdc.seeding import global_seed, stream
@@ -50,3 +52,16 @@ def tiny_bank(decoder: Any, counts: Sequence[int] = (3, 1, 2), *, seed: int = 0,
         return LatentBank.of(latents, counts)
     soft = torch.rand(len(owner), len(counts), generator=rng)
     return LatentBank.of(latents, counts, y=soft / soft.sum(1, keepdim=True), w=torch.rand(len(owner), generator=rng))
+
+
+def write_bundle(folder: Path, *, storage: str = "fp32", formation: str | None = "tiles", **extra: Any) -> Path:
+    """Save the smallest bundle: the gan decoder, perhaps tiles, in any storage."""
+    decoder = tiny_decoder("gan")
+    return save_bundle(
+        folder,
+        bank=tiny_bank(decoder).quantise(storage),
+        decoder=decoder,
+        formation=tiny_formation(formation),
+        spec=SPEC,
+        **{"provenance": {"recipe": "steps = 3\n", "seed": 7}, **extra},
+    )

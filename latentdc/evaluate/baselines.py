@@ -11,8 +11,8 @@ import torch
 from latentdc.bundle import Bundle
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
-from latentdc.evaluate.medoids import medoids
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
+from latentdc.initialise.medoids import medoids
 from latentdc.latents import decode
 from latentdc.networks import build
 from latentdc.networks.train import embed
