@@ -1,7 +1,8 @@
 """Glossary of the hourglass: the few types that both halves of latentdc share.
 
 Shape language: n rows or images, k classes, s stored rows, d features, c h w an image.
-Images at the waist are float tensors, nominally in [0, 1]; latents are standard-normal-like unless a decoder says otherwise.
+Images at the waist are float tensors, nominally in [0, 1]; latents are standard-normal-like unless a decoder says
+otherwise.
 """
 
 from __future__ import annotations
