@@ -185,16 +185,3 @@ def test_compiled_training_and_observing_agree_with_eager() -> None:
         (gradient,) = torch.autograd.grad(observe(net, images).last.square().sum(), images)
         (expected,) = torch.autograd.grad(net.observe(images).last.square().sum(), images)
         torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_keeping_freed_memory_turns_off_mappings_and_trimming(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Glibc:
-        def __init__(self, name: None) -> None:
-            self.mallopt = lambda option, value: asked.update({option: value}) or 1
-
-    asked: dict[int, int] = {}
-    monkeypatch.setattr(compiled_module.ctypes, "CDLL", Glibc)
-    assert compiled_module.keep_freed_memory()
-    assert asked == {-4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
-    monkeypatch.setattr(compiled_module.ctypes, "CDLL", lambda name: object())
-    assert not compiled_module.keep_freed_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from latentdc.allocator import keep_freed_memory
 from latentdc.cli import catalogue, condense, decode, evaluate, fit, inspect, sketch
 from latentdc.cli.app import app
 
@@ -17,6 +18,7 @@ app.add_typer(fit.app, name="fit")
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     app(prog_name="latentdc")
 
 

@@ -90,9 +90,7 @@ def evaluate(
     """
     from latentdc.data.sources import open_data
     from latentdc.evaluate import evaluate as measure
-    from latentdc.networks.compiled import keep_freed_memory
 
-    keep_freed_memory()
     real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
     found = measure(
         bundle,

@@ -8,9 +8,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 
 import torch
 
+from latentdc.allocator import keep_freed_memory
 from latentdc.evaluate.records import Run
 from latentdc.evaluate.training import Settings, Task, train_run
-from latentdc.networks.compiled import keep_freed_memory
 
 
 def train_parallel(tasks: Iterator[Task], settings: Settings, workers: int) -> Iterator[tuple[Task, Run]]:
