@@ -205,3 +205,14 @@ def test_mistakes_are_refused_with_a_reason():
         load([{"op": "flop", "params": {}}])
     with pytest.raises(BundleError, match=r"has \['u'\]; it needs \['flip'\]"):
         load([{"op": "flip", "params": {"u": [1]}}])
+
+
+@pytest.mark.parametrize("group", ["color", "crop", "cutout", "flip", "scale", "rotate"])
+def test_autocast_does_not_change_a_transform(group: str) -> None:
+    spec = DataSpec((1, 16, 16), ("a", "b"), (0.3,), (0.2,))
+    x = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    augment = DSA(strategy=group)
+    draws = augment.draw(1, spec.image_shape, torch.Generator().manual_seed(1), shared=True)
+    expected = augment.apply(x, draws, spec)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(augment.apply(x, draws, spec), expected)

@@ -187,10 +187,12 @@ def _apply(x: Tensor, draws: Sequence[AugmentDraw], spec: DataSpec) -> Tensor:
     dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     mean = torch.tensor(spec.mean, dtype=dtype).view(-1, 1, 1).to(x.device, non_blocking=True)
     std = torch.tensor(spec.std, dtype=dtype).view(-1, 1, 1).to(x.device, non_blocking=True)
-    out = (x.to(dtype) - mean) / std
-    for op, params in draws:
-        out = TRANSFORMS[op](out, params)
-    return (out * std + mean).to(x.dtype)
+    # Autocast would round the sampling grids to bf16: both sides of a comparison must see the same transform.
+    with torch.autocast(x.device.type, enabled=False):
+        out = (x.to(dtype) - mean) / std
+        for op, params in draws:
+            out = TRANSFORMS[op](out, params)
+        return (out * std + mean).to(x.dtype)
 
 
 _DTYPES: dict[str, dict[str, torch.dtype]] = {
