@@ -43,7 +43,7 @@ def test_a_record_keeps_figures_and_no_names_of_machines() -> None:
         "machine_info": {"node": "my-host", "cpu": {"brand_raw": "A CPU", "count": 2}},
         "benchmarks": [{"name": "test_workload[decode]", "extra_info": {"peak_bytes": 7}, "stats": stats}],
     }
-    record = condensed(report, "shared", [0.5, 0.4, 0.3])
+    record = condensed(report, "shared", [0.5, 0.4, 0.3], {"commit": "c" * 40})
     assert record["results"] == {
         "test_workload[decode]": {"median_s": 2.0, "iqr_s": 0.5, "min_s": 1.0, "rounds": 3, "peak_bytes": 7}
     }

@@ -33,13 +33,20 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def condensed(report: dict[str, Any], note: str, load: Sequence[float]) -> dict[str, Any]:
+def code_now() -> dict[str, Any]:
+    """The commit, and which files of the code differ from it."""
+    changed = _git("diff", "--name-only", "HEAD", "--", "latentdc", "tests/bench")
+    return {"commit": _git("rev-parse", "HEAD"), "changed_files": changed.splitlines()}
+
+
+def condensed(report: dict[str, Any], note: str, load: Sequence[float], code: dict[str, Any]) -> dict[str, Any]:
     """A record: what was measured, on what, at which commit; no name of a machine or of a folder.
 
     Args:
         report: pytest-benchmark's JSON.
         note: under which circumstances.
         load: load averages of 1, 5 and 15 minutes before the run.
+        code: ``code_now()`` before the run.
     """
     cpu = report["machine_info"].get("cpu", {})
     results = {
@@ -48,8 +55,7 @@ def condensed(report: dict[str, Any], note: str, load: Sequence[float]) -> dict[
     }
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%MZ"),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_files": _git("diff", "--name-only", "HEAD", "--", "latentdc", "tests/bench").splitlines(),
+        **code,
         "machine": {
             "cpu": cpu.get("brand_raw", platform.processor()),
             "cores": os.cpu_count(),
@@ -72,7 +78,7 @@ def main() -> int:
     parser.add_argument("-k", dest="only", help="measure only these, as pytest's -k")
     parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the record")
     given = parser.parse_args()
-    load = os.getloadavg()
+    load, code = os.getloadavg(), code_now()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         command = pytest_command(report, given.only)
@@ -80,7 +86,7 @@ def main() -> int:
         if not report.exists() or not report.stat().st_size:
             sys.stderr.write("nothing was measured\n")
             return done.returncode or 1
-        record = condensed(json.loads(report.read_text(encoding="utf-8")), given.note, load)
+        record = condensed(json.loads(report.read_text(encoding="utf-8")), given.note, load, code)
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / f"{record['date']}-{record['commit'][:10]}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
