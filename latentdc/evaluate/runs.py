@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +22,14 @@ from latentdc.evaluate.training import Settings, Task, train_run
 from latentdc.types import DataSpec
 
 _LOG = logging.getLogger(__name__)
+_START = '{"identity": '
+"""How every line begins; one that begins so and does not parse was cut short by a kill."""
 
 
 class RunLog:
     """Finished runs by identity, appended to a ``runs.jsonl`` as they finish, so that a second call skips them.
+
+    Several evaluations may share the file: it is only ever appended to, a whole line in one write.
 
     Args:
         path: file to read and append to; None keeps runs in memory only.
@@ -39,30 +44,52 @@ class RunLog:
         """Finished runs by identity."""
         if path is None or not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").split("\n")
-        for number, line in enumerate(lines[:-1], start=1):
-            try:
-                entry = json.loads(line)
-                self.runs[entry["identity"]] = Run(**entry["run"])
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                message = f"{path}, line {number} is not a run ({error}); delete the line to train it again"
-                raise InputError(message) from error
-        if lines[-1]:  # a line cut short by a kill: train that run again
-            _LOG.warning("%s: dropping an unfinished last line", path)
-            path.write_text("".join(line + "\n" for line in lines[:-1]), encoding="utf-8")
+        *whole, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(whole, start=1):
+            self._take(number, line, torn=line.startswith(_START) or _START.startswith(line))
+        self._take(len(whole) + 1, last, torn=True)
+
+    def _take(self, number: int, line: str, *, torn: bool) -> None:
+        """Read one line; one that may have been cut short by a kill is stepped over, and its run trained again."""
+        if not line:
+            return
+        try:
+            entry = json.loads(line)
+            self.runs[entry["identity"]] = Run(**entry["run"])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if torn and isinstance(error, json.JSONDecodeError):
+                _LOG.warning("%s: skipping line %d, which was not finished", self.path, number)
+                return
+            message = f"{self.path}, line {number} is not a run ({error}); delete the line to train it again"
+            raise InputError(message) from error
 
     def find(self, identity: str) -> Run | None:
         """The finished run of that identity."""
         return self.runs.get(identity)
 
     def add(self, identity: str, run: Run, **about: str) -> None:
-        """Record a finished run; ``about`` is for human readers of the file."""
+        """Record a finished run; ``about`` is for human readers of the file.
+
+        Raises:
+            OSError: the line could not be written whole, for instance on a full disk.
+        """
         self.runs[identity] = run
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            line = json.dumps({"identity": identity, **about, "run": asdict(run)})
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            _append(self.path, json.dumps({"identity": identity, **about, "run": asdict(run)}) + "\n")
+
+
+def _append(path: Path, line: str) -> None:
+    """Append in one write, which other processes' writes cannot split; after a torn line, on a new one."""
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        size = os.fstat(file).st_size
+        torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+        data = ("\n" * torn + line).encode()
+        if (written := os.write(file, data)) < len(data):
+            raise OSError(f"{path}: only {written} of {len(data)} bytes of a run could be written; free some space")
+    finally:
+        os.close(file)
 
 
 def identity(candidate: Candidate, judge_key: str, settings: Settings, *, student: str, seed: int) -> str:
