@@ -24,12 +24,19 @@ MakeBundle = Callable[..., Bundle]
 
 @pytest.fixture
 def make_bundle(tiny_spec: DataSpec, tmp_path: Path) -> MakeBundle:
-    def make(counts: tuple[int, ...] = (2, 2, 2), storage: str = "fp32", tiles: int | None = None) -> Bundle:
-        decoder = PixelsDecoder(tiny_spec.image_shape, tiny_spec.mean, tiny_spec.std)
+    def make(
+        counts: tuple[int, ...] = (2, 2, 2),
+        storage: str = "fp32",
+        tiles: int | None = None,
+        *,
+        mean: tuple[float, ...] | None = None,
+        latents_seed: int = 5,
+    ) -> Bundle:
+        decoder = PixelsDecoder(tiny_spec.image_shape, mean or tiny_spec.mean, tiny_spec.std)
         shape = decoder.latent_shapes["x"]
-        latents = torch.randn(sum(counts), *shape, generator=torch.Generator().manual_seed(5))
+        latents = torch.randn(sum(counts), *shape, generator=torch.Generator().manual_seed(latents_seed))
         bank = LatentBank.of({"x": latents}, counts).quantise(storage)
-        folder = tmp_path / f"bundle-{storage}-{tiles}-{'-'.join(map(str, counts))}"
+        folder = tmp_path / f"bundle-{storage}-{tiles}-{'-'.join(map(str, counts))}-{mean}-{latents_seed}"
         formation = None if tiles is None else TilesFormation(tiles)
         save_bundle(folder, bank=bank, decoder=decoder, formation=formation, spec=tiny_spec, provenance={"seed": 0})
         return load_bundle(folder)
@@ -86,6 +93,23 @@ def test_undistilled_is_quantised_alike(make_bundle: MakeBundle, storage: str) -
 
 def test_undistilled_shares_the_formation(make_bundle: MakeBundle) -> None:
     assert undistilled(make_bundle(tiles=2), 0).counts == (8, 8, 8)
+
+
+def test_undistilled_is_known_by_what_it_is_drawn_from(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    def key(bundle: Bundle) -> str:
+        rows, _ = candidates(subject_of(bundle, tiny_store.spec), tiny_store, ("undistilled",))
+        return rows[1].key
+
+    ours = key(make_bundle())
+    assert key(make_bundle(latents_seed=6)) == ours
+    others = [
+        make_bundle((2, 2, 3)),
+        make_bundle(storage="int8"),
+        make_bundle(tiles=2),
+        make_bundle(tiles=4),
+        make_bundle(mean=(0.25,)),
+    ]
+    assert len({ours, *map(key, others)}) == 6
 
 
 def rows_of(bundle: Bundle, real: ClassStore) -> tuple[dict[tuple[str, str], tuple[float, float]], list[str]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from latentdc.bundle import Bundle
 from latentdc.data.store import ClassStore
@@ -14,7 +17,7 @@ from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
 from latentdc.initialise.medoids import medoids
 from latentdc.latents import decode
-from latentdc.networks import build
+from latentdc.networks import build, fingerprint
 from latentdc.networks.train import embed
 from latentdc.portable.bank import LatentBank
 from latentdc.seeding import stream
@@ -121,7 +124,7 @@ def candidates(
             if subject.bundle is None:
                 notes.append("undistilled left out: a folder of images has no decoder to sample from")
             else:
-                rows.append(_undistilled_row(subject.bundle, images.counts, same, sha256))
+                rows.append(_undistilled_row(subject.bundle, images.counts, same))
             continue
         for basis, counts in budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
@@ -151,6 +154,26 @@ def _real_row(name: str, basis: str, counts: tuple[int, ...], real: ClassStore, 
     return Candidate(name, basis, counts, per_class, size, f"{real.spec.fingerprint}/{counts}/{width}", draw)
 
 
-def _undistilled_row(bundle: Bundle, counts: tuple[int, ...], same: tuple[float, float], key: str) -> Candidate:
+def _undistilled_row(bundle: Bundle, counts: tuple[int, ...], same: tuple[float, float]) -> Candidate:
     """The row of prior samples; equal in number and in bytes."""
+    key = _undistilled_key(bundle)
     return Candidate("undistilled", "equal-images", counts, *same, key, lambda seed: undistilled(bundle, seed))
+
+
+def _undistilled_key(bundle: Bundle) -> str:
+    """Hash of what prior samples depend on: not the distilled latents, so an ablation trains this row once."""
+    whole = {
+        "decoder": _module_key(bundle.decoder),
+        "formation": None if bundle.formation is None else _module_key(bundle.formation),
+        "storage": bundle.bank.storage,
+        "counts": list(bundle.bank.counts),
+    }
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
+def _module_key(module: nn.Module) -> list[object]:
+    """Class, settings and weights of a decoder or formation."""
+    settings = {name: value for name, value in getattr(module, "config", {}).items() if not name.startswith("_")}
+    # Code that travels in a bundle is loaded as a file whose name holds the hash of its text.
+    code = f"{type(module).__module__.rpartition('.')[2]}.{type(module).__name__}"
+    return [code, json.loads(json.dumps(settings, sort_keys=True, default=str)), fingerprint(module)]
