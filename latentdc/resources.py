@@ -6,9 +6,22 @@ from pathlib import Path
 
 from latentdc.errors import InputError, unknown
 
-_PACKAGE = Path(__file__).resolve().parent
-_ROOTS = (_PACKAGE.parent, _PACKAGE / "_shipped")
-"""A clone keeps ``pipelines/`` and ``checkpoints/`` beside the package; a wheel carries them inside it."""
+_NAMES = {"pipelines": "recipe", "checkpoints": "checkpoint"}
+"""What one resource of a kind is called."""
+
+
+def _roots(package: Path) -> tuple[Path, ...]:
+    """Where resources lie: a wheel carries them inside the package; a clone keeps them beside it.
+
+    Only a ``pyproject.toml`` beside the package makes its parent a clone: a wheel's parent is ``site-packages``, where
+    a ``checkpoints`` or ``pipelines`` folder is somebody else's.
+    """
+    inside = package / "_shipped"
+    return (inside, package.parent) if (package.parent / "pyproject.toml").is_file() else (inside,)
+
+
+_ROOTS = _roots(Path(__file__).resolve().parent)
+"""Folders that hold resources; a later one hides an earlier one's of the same name."""
 
 
 def shipped(kind: str) -> dict[str, Path]:
@@ -18,7 +31,7 @@ def shipped(kind: str) -> dict[str, Path]:
         kind: ``"pipelines"`` (recipes; name is the TOML's stem) or ``"checkpoints"`` (name is the folder's).
     """
     found: dict[str, Path] = {}
-    for root in reversed(_ROOTS):
+    for root in _ROOTS:
         folder = root / kind
         if kind == "pipelines":
             found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
@@ -35,5 +48,5 @@ def find(kind: str, name: str) -> Path:
     """
     known = shipped(kind)
     if name not in known:
-        raise InputError(unknown(kind.rstrip("s"), name, known))
+        raise InputError(unknown(_NAMES.get(kind, kind), name, known))
     return known[name]

@@ -4,7 +4,6 @@ import pytest
 
 from latentdc import errors
 from latentdc.errors import BundleError, InputError, LatentDCError, MissingExtraError, unknown
-from latentdc.resources import find
 
 
 def test_unknown_names_the_given_the_nearest_and_all():
@@ -24,8 +23,3 @@ def test_errors_are_also_the_builtin_a_caller_would_catch():
     assert issubclass(InputError, ValueError)
     assert issubclass(BundleError, ValueError)
     assert issubclass(MissingExtraError, ImportError)
-
-
-def test_a_resource_that_is_not_shipped_is_refused_with_what_is():
-    with pytest.raises(InputError, match='"dm-gna": no such pipeline'):
-        find("pipelines", "dm-gna")

@@ -97,7 +97,7 @@ def test_own_file(tmp_path: Path) -> None:
         load_recipe(path)
     with pytest.raises(InputError, match="no such recipe file"):
         load_recipe(tmp_path / "absent.toml")
-    with pytest.raises(InputError, match=r'"dm-gna": no such pipeline\. Did you mean "dm-gan"'):
+    with pytest.raises(InputError, match=r'"dm-gna": no such recipe\. Did you mean "dm-gan"'):
         load_recipe("dm-gna")
 
 
