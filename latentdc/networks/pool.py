@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
 from latentdc.errors import BundleError, InputError
 from latentdc.networks.base import Network, build
@@ -17,7 +18,7 @@ _KEPT_PARAMETERS = 40_000_000
 """A fixed pool keeps built networks up to this many parameters in all (160 MB); beyond it, it builds them again."""
 
 
-def fingerprint(network: torch.nn.Module) -> str:
+def fingerprint(network: nn.Module) -> str:
     """sha256 over names, types, shapes and bytes of all parameters and buffers: two networks of equal value agree."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
@@ -47,8 +48,13 @@ class Pool:
         return self
 
     def network(self, index: int) -> Network:
-        """The pool's network number ``index``, freshly built."""
+        """The pool's network number ``index``, freshly built.
+
+        Raises:
+            InputError: an unknown architecture, or one with batch normalisation.
+        """
         net = build(self.arch, self.spec, seed=self.seed, index=index, width=self.width, purpose=_PURPOSE)
+        _refuse_batch_norm(net, self.arch)
         return net.to(self.device).eval().requires_grad_(False)
 
     def at(self, step: int) -> Network:
@@ -75,6 +81,18 @@ class Pool:
         if wrong:
             pairs = ", ".join(f"{name} = {state.get(name)!r} instead of {mine.get(name)!r}" for name in wrong)
             raise BundleError(f"the saved pool is another one: {pairs}; resume with the recipe that made it")
+
+
+def _refuse_batch_norm(net: Network, arch: str) -> None:
+    """Running statistics of an untrained network are no statistics of anything."""
+    found = [name for name, module in net.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if found:
+        raise InputError(
+            f'architecture "{arch}" has {len(found)} batch normalisations ("{found[0]}", …): an untrained network '
+            "normalises with mean 0 and variance 1, whatever it sees, and what it shows of images means nothing. "
+            'Choose "convnet" (instance normalisation), "mlp" or a network of your own without batch normalisation '
+            f'(in a recipe: source.arch); as a student, "{arch}" is fine.'
+        )
 
 
 class FreshPool(Pool):

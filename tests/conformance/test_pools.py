@@ -7,10 +7,12 @@ import inspect
 import pytest
 import torch
 
-from latentdc.errors import BundleError
+from latentdc.errors import BundleError, InputError
 from latentdc.networks import ARCHITECTURES, POOLS, Pool, build, fingerprint
 from latentdc.types import DataSpec
 
+NORMALISED_BY_BATCH = {"resnet18"}
+"""Architectures that no pool hands out."""
 SPEC = DataSpec((1, 8, 8), ("a", "b"), (0.5,), (0.5,))
 
 
@@ -30,7 +32,7 @@ def test_same_step_same_draw_in_any_order(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", POOLS)
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES.keys() - NORMALISED_BY_BATCH))
 def test_networks_are_frozen_and_use_changes_nothing(kind: str, arch: str) -> None:
     pool = _pool(kind, arch=arch)
     net = pool.at(2)
@@ -41,6 +43,13 @@ def test_networks_are_frozen_and_use_changes_nothing(kind: str, arch: str) -> No
     net.observe(x).last.sum().backward()
     assert x.grad is not None
     assert fingerprint(net) == before
+
+
+@pytest.mark.parametrize("kind", POOLS)
+@pytest.mark.parametrize("arch", sorted(NORMALISED_BY_BATCH))
+def test_untrained_batch_normalisation_is_refused(kind: str, arch: str) -> None:
+    with pytest.raises(InputError, match=rf'"{arch}" has \d+ batch normalisations.*Choose "convnet"'):
+        _pool(kind, arch=arch).at(0)
 
 
 @pytest.mark.parametrize("kind", POOLS)
