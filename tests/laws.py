@@ -14,7 +14,7 @@ from pathlib import Path
 
 FLOORS = (
     ("portable",),
-    ("types", "errors", "seeding", "resources", "allocator"),
+    ("types", "errors", "seeding", "resources", "allocator", "devices"),
     ("discrepancies", "networks", "data", "decoders"),
     ("source", "representations", "latents"),
     ("objectives", "sketch", "bundle", "initialise", "checkpoint"),

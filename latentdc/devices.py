@@ -1,0 +1,88 @@
+"""Where to compute: the device a user named, or the best there is; and the processes of a run."""
+
+# The functions of accelerate carry no types.
+# mypy: disable-error-code="no-untyped-call"
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+from latentdc.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from accelerate.accelerator import Accelerator
+
+_KNOWN = ("cpu", "cuda", "mps", "xpu")
+_PATIENCE = timedelta(hours=12)
+"""How long processes wait for each other: one of them may be taking a sketch of the whole set."""
+
+
+def device_of(asked: str | torch.device | None = None) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        asked: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` or ``"xpu"``; None for the best there is, which is CUDA or
+            else the CPU (``mps`` lacks the float64 that sums need, so it has to be asked for). Under ``torchrun`` a
+            device without a number is each process's own.
+
+    Raises:
+        InputError: a name that is misspelt, a device this machine does not have, or a number that several processes
+            would share.
+    """
+    text = ("cuda" if torch.cuda.is_available() else "cpu") if asked is None else str(asked)
+    kind, colon, number = text.partition(":")
+    if kind not in _KNOWN:
+        raise InputError(f"device {unknown('device', text, _KNOWN)} Give one of them.")
+    if colon and not number.isdecimal():
+        raise InputError(f'device "{text}": after the colon comes the number of the device, for instance {kind}:0.')
+    if kind == "cpu":
+        return torch.device("cpu")
+    count = _count(kind)
+    if not count:
+        raise InputError(f'device "{text}": torch {torch.__version__} sees no {kind} device here. Leave --device out.')
+    if number and int(number) >= count:
+        raise InputError(f'device "{text}": there are {count} here; give {kind}:0 to {kind}:{count - 1}.')
+    if several_processes() and kind != "mps":
+        if number:
+            raise InputError(f'device "{text}": {_world()} processes cannot share it; give "{kind}", one for each.')
+        return torch.device(kind, int(os.environ.get("LOCAL_RANK", "0")) % count)
+    return torch.device(text)
+
+
+def _count(kind: str) -> int:
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    module = torch.get_device_module(kind)
+    return int(module.device_count()) if module.is_available() else 0
+
+
+def _world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def several_processes() -> bool:
+    """Whether ``torchrun`` (or ``accelerate launch``) started this process as one of several."""
+    return _world() > 1
+
+
+def is_main_process() -> bool:
+    """Whether this process speaks for all of them; known without waiting for the others."""
+    return not several_processes() or os.environ.get("RANK", "0") == "0"
+
+
+def accelerator_on(device: torch.device) -> Accelerator:
+    """The processes of a run.
+
+    accelerate keeps one state per Python process, which later runs share whatever their device and precision: so it is
+    asked for neither, and both are handed to the loop beside it.
+    """
+    from accelerate.accelerator import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    # Processes on the CPU talk through another backend than those on GPUs; a single process needs none.
+    on_cpu = several_processes() and device.type == "cpu"
+    return Accelerator(cpu=on_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)])

@@ -1,0 +1,75 @@
+"""The device a user named, and which process speaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentdc import devices
+from latentdc.devices import device_of, is_main_process
+from latentdc.errors import InputError
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_what_is_not_there_is_refused() -> None:
+    assert device_of() == device_of("cpu") == device_of(torch.device("cpu")) == torch.device("cpu")
+    for absent in ("cuda", "cuda:1"):
+        with pytest.raises(InputError, match="sees no cuda device here"):
+            device_of(absent)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("cdua", 'Did you mean "cuda"'),
+        ("gpu", "Known: cpu, cuda"),
+        ("", "Known: cpu, cuda"),
+        ("cuda:first", "number of the device"),
+        ("cuda:", "number of the device"),
+        ("cuda:2", "give cuda:0 to cuda:1"),
+    ],
+)
+@pytest.mark.usefixtures("two_gpus")
+def test_mistakes_are_explained(text: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        device_of(text)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_numbers_are_honoured_and_processes_share_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_of() == device_of("cuda") == torch.device("cuda")
+    assert device_of("cuda:1") == torch.device("cuda", 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of() == device_of("cuda") == torch.device("cuda", 1)
+    assert device_of("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match="2 processes cannot share it"):
+        device_of("cuda:0")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_mps_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert device_of() == torch.device("cpu")
+    assert device_of("mps") == torch.device("mps")
+
+
+def test_one_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert is_main_process(), "a rank without a world is somebody else's variable"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert devices.several_processes()
+    assert not is_main_process()
+    monkeypatch.setenv("RANK", "0")
+    assert is_main_process()
