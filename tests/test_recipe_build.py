@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.accelerator import Accelerator
+from tiny_parts import tiny_decoder
 
 from latentdc.checkpoint import Checkpoints
 from latentdc.condense import condense
+from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, RecipeError
-from latentdc.recipe import Built, build, dry_run, identity, make_accelerator, make_bank, make_source, parse_recipe
+from latentdc.recipe import Built, build, dry_run, identity, load_recipe, make_bank, make_source, parse_recipe
 from latentdc.sketch import Sketch
 from latentdc.source import Minibatches
 
@@ -47,7 +50,7 @@ def test_recipe_runs_end_to_end(kind: str, factor: int | None, tiny_store: Class
         steps=parts.recipe.steps,
         optim=parts.recipe.optim,
         seed=parts.recipe.seed,
-        accelerator=make_accelerator(parts.recipe),
+        accelerator=Accelerator(cpu=True),
         formation=parts.formation,
         progress=False,
     )
@@ -80,15 +83,40 @@ def test_parts_that_do_not_fit_are_refused(tiny_store: ClassStore) -> None:
         built(tiny_store, formation={"kind": "tiles", "factor": 3})
     with pytest.raises(InputError, match=r"--decoder pixels.*latentdc fit gan"):
         built(tiny_store, decoder="default")
-    with pytest.raises(RecipeError, match=r"objective\.kind"):
-        built(tiny_store, objective__kind="trajectory")
+    with pytest.raises(RecipeError, match=r'objective\.kind = "mach".*Did you mean "match"'):
+        built(tiny_store, objective__kind="mach")
+
+
+def test_a_decoder_is_named_as_any_machine_knows_it(
+    tiny_store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = tiny_decoder("gan")
+    folder = tmp_path / "somewhere" / "my-gan"
+    decoder.save_pretrained(folder)
+    assert built(tiny_store).decoder_name == "pixels"
+    mine = built(tiny_store, decoder=str(folder))
+    assert mine.decoder_name.startswith("my-gan@sha256:")
+    assert str(tmp_path) not in json.dumps([mine.recipe.flat(), identity(mine)])
+    monkeypatch.chdir(folder)
+    assert built(tiny_store, decoder=".").decoder_name == mine.decoder_name
+    recipe = parse_recipe(TINY)
+    assert build(recipe, tiny_store.spec, decoder=decoder).decoder_name.startswith("GanDecoder@sha256:")
+    public = build(recipe, tiny_store.spec, decoder=decoder, decoder_name="owner/name@main")
+    assert public.recipe.decoder == public.decoder_name == "owner/name@main"
+
+
+def test_the_default_decoder_is_named_in_the_resolved_recipe() -> None:
+    spec = open_data("fashion-mnist-mini").train.spec
+    parts = build(load_recipe("dm-gan"), spec)
+    assert parts.recipe.decoder == parts.decoder_name == "fashion-mnist-gan"
+    assert identity(parts) == identity(build(load_recipe("dm-gan", overrides={"decoder": "fashion-mnist-gan"}), spec))
 
 
 def test_identity_names_what_decides_a_step(tiny_store: ClassStore, make_store: Any, tmp_path: Path) -> None:
     parts = built(tiny_store)
     mine = identity(parts)
     json.dumps(mine)
-    assert mine == identity(built(tiny_store, steps=99, title="renamed"))
+    assert mine == identity(built(tiny_store, steps=99, title="renamed", compile=True))
     for change in ({"seed": 1}, {"objective__by": "energy"}, {"source__num_per_class": 5}, {"augment": "none"}):
         assert identity(built(tiny_store, **change)) != mine
     other = make_store(seed=5)

@@ -62,7 +62,7 @@ def make(
         "source.kind": "sketch",
         "source.num_pairs": num_pairs,
         "source.images_per_pair": images_per_pair,
-        "source.compile": compile or None,
+        "compile": compile or None,
         "seed": seed,
         "precision": precision and precision.value,
         "decoder": "pixels",

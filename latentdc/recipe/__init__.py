@@ -1,6 +1,6 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, build, identity, make_accelerator, make_bank, make_source
+from latentdc.recipe.build import Built, build, identity, make_bank, make_source
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.estimate import dry_run
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
@@ -18,7 +18,6 @@ __all__ = [
     "dry_run",
     "identity",
     "load_recipe",
-    "make_accelerator",
     "make_bank",
     "make_source",
     "parse_recipe",

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.accelerator import Accelerator
 from torch import nn
 
 from latentdc.data.augment import Augment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.decoders.reference import resolve_decoder
+from latentdc.decoders.reference import default_decoder, resolve_decoder
 from latentdc.discrepancies import Discrepancy
-from latentdc.errors import InputError, RecipeError
+from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.initialise import initialise
 from latentdc.networks import FixedPool, FreshPool
 from latentdc.networks import build as build_network
 from latentdc.networks.pool import fingerprint
-from latentdc.objectives import Match
+from latentdc.objectives import OBJECTIVES, Objective
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe.parts import make_part
 from latentdc.recipe.spec import Recipe
 from latentdc.representations import Representation
+from latentdc.resources import shipped
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
 from latentdc.types import DataSpec, Decoder, Formation
 
-_FREE = ("name", "title", "cite", "steps", "storage")
-"""Keys that do not decide what a step does. A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
+_FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
+"""Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
+A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +39,45 @@ class Built:
     """The parts a recipe names, made for one data set."""
 
     recipe: Recipe
+    """The recipe as it is run: ``decoder`` is the name of the one that was found."""
     spec: DataSpec
     decoder: Decoder
     formation: Formation | None
-    objective: Match
+    see: Representation
+    """What of a network is looked at."""
+    by: Discrepancy
+    """How two sets of it are compared."""
+    objective: Objective
     augment: Augment
     counts: tuple[int, ...]
     """Stored rows of each class."""
 
     @property
-    def see(self) -> Representation:
-        """What of a network is looked at."""
-        return self.objective.see
-
-    @property
-    def by(self) -> Discrepancy:
-        """The discrepancy."""
-        return self.objective.by
+    def decoder_name(self) -> str:
+        """The decoder as another machine knows it: a public or shipped name, or a folder's name and the sha256."""
+        return self.recipe.decoder
 
 
-def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None) -> Built:
+def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, decoder_name: str | None = None) -> Built:
     """Make the parts a recipe names.
 
     Args:
         recipe: the recipe.
         spec: the data set's description.
         decoder: a decoder of one's own, instead of the one the recipe names.
+        decoder_name: where it can be had, for instance ``owner/name@revision``; found out if left out.
 
     Raises:
         RecipeError: parts that do not fit each other or the data, or a budget below one row.
         InputError: no decoder fits the data.
         BundleError: the decoder's checkpoint is damaged.
     """
-    if recipe.objective.kind != "match":
-        raise RecipeError(f'objective.kind = "{recipe.objective.kind}": the only objective so far is "match".')
+    if recipe.objective.kind not in OBJECTIVES:
+        raise RecipeError(f"objective.kind = {unknown('objective', recipe.objective.kind, OBJECTIVES)}")
     if decoder is None:
         decoder = cast(Decoder, resolve_decoder(None if recipe.decoder == "default" else recipe.decoder, spec))
+        decoder_name = decoder_name or _decoder_name(recipe.decoder, decoder, spec)
+    recipe = replace(recipe, decoder=decoder_name or _with_weights(type(decoder).__name__, decoder))
     formation = None if recipe.formation is None else make_part("formation", recipe.formation)
     if formation is not None:
         _check_formation(formation, spec)
@@ -87,7 +91,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None) -> 
             '"minibatches".'
         )
     rows = recipe.rows_per_class(decoder.latent_shapes)
-    return Built(recipe, spec, decoder, formation, Match(see, by), augment, (rows,) * spec.num_classes)
+    objective = OBJECTIVES[recipe.objective.kind](see, by)
+    return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
 
 
 def make_source(
@@ -133,7 +138,7 @@ def make_source(
         images_per_pair=wanted.images_per_pair,
         batch_size=wanted.batch_size,
         precision=recipe.precision,
-        compile=wanted.compile,
+        compile=recipe.compile,
         device=device,
         out=out,
         progress=progress,
@@ -159,11 +164,6 @@ def make_bank(built: Built, store: ClassStore | None = None) -> LatentBank:
     )
 
 
-def make_accelerator(recipe: Recipe, *, cpu: bool = False) -> Accelerator:
-    """Device, precision and processes of a run; started by ``torchrun`` it spans several processes."""
-    return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=cpu)
-
-
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, the decoder's weights."""
     flat = {name: value for name, value in built.recipe.flat().items() if name not in _FREE}
@@ -176,6 +176,23 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
         "data.fingerprint": built.spec.fingerprint,
         "decoder.sha256": fingerprint(built.decoder) if isinstance(built.decoder, nn.Module) else "",
     }
+
+
+def _decoder_name(reference: str, decoder: Decoder, spec: DataSpec) -> str:
+    """The name of a decoder that was found under a reference; never a path, which means nothing elsewhere."""
+    if reference == "pixels":
+        return reference
+    folder = default_decoder(spec) if reference == "default" else Path(reference)
+    if folder is None or not (folder / "config.json").is_file():
+        return reference
+    known = {path.resolve(): name for name, path in shipped("checkpoints").items()}
+    name = known.get(folder.resolve())
+    return name or _with_weights(folder.resolve().name, decoder)
+
+
+def _with_weights(name: str, decoder: Decoder) -> str:
+    """A name that somebody else may have given to something else, with the sha256 of the weights."""
+    return f"{name}@sha256:{fingerprint(decoder)}" if isinstance(decoder, nn.Module) else name
 
 
 def _check_formation(formation: Formation, spec: DataSpec) -> None:

@@ -53,7 +53,6 @@ class SourceSpec:
     arch: str = "convnet"
     width: int | None = None
     batch_size: int = 500
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +86,8 @@ class Recipe:
     chunk: int | None = None
     """Rows decoded at once; all of them if left out."""
     precision: str = "fp32"
+    compile: bool = False
+    """Compile the networks; changes how fast a run is, not what it makes."""
 
     def __post_init__(self) -> None:
         if (self.images_per_class is None) == (self.bytes_per_class is None):
