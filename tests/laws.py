@@ -14,10 +14,10 @@ from pathlib import Path
 
 FLOORS = (
     ("portable",),
-    ("types", "errors", "seeding", "resources", "allocator", "devices"),
+    ("types", "errors", "seeding", "resources", "allocator", "atomic", "machine", "grid", "devices"),
     ("discrepancies", "networks", "data", "decoders"),
     ("source", "representations", "latents"),
-    ("objectives", "sketch", "bundle", "initialise", "checkpoint"),
+    ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim"),
     ("condense", "fit", "evaluate", "convert"),
     ("recipe",),
     ("pipelines", "report"),

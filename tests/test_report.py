@@ -12,7 +12,8 @@ import torch
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.evaluate.compare import gains
 from latentdc.evaluate.records import Machine, Report, Row, Run
-from latentdc.report import image_grid, plot_bytes, read_report, save_grid, table, tables, update_tables, write_report
+from latentdc.grid import image_grid
+from latentdc.report import plot_bytes, read_report, save_grid, table, tables, update_tables, write_report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

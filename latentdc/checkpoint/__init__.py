@@ -2,6 +2,15 @@
 
 from latentdc.checkpoint.files import Checkpoints, Saved, digest
 from latentdc.checkpoint.log import StepLog
-from latentdc.checkpoint.state import RunState, uninterrupted
+from latentdc.checkpoint.state import RunState, optimizer_tensors, restore_optimizer, uninterrupted
 
-__all__ = ["Checkpoints", "RunState", "Saved", "StepLog", "digest", "uninterrupted"]
+__all__ = [
+    "Checkpoints",
+    "RunState",
+    "Saved",
+    "StepLog",
+    "digest",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "uninterrupted",
+]

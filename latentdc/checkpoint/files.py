@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from latentdc.atomic import read_tensors, write_tensors
 from latentdc.errors import BundleError, InputError
 
 _log = logging.getLogger(__name__)
@@ -84,7 +82,6 @@ class Checkpoints:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write one checkpoint atomically and drop those beyond ``keep``."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         stored = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         manifest = {
             "version": VERSION,
@@ -95,14 +92,7 @@ class Checkpoints:
             "state": dict(state),
         }
         path = self.folder / f"checkpoint-{step:010d}.safetensors"
-        temporary = self.folder / f".{path.name}.{os.getpid()}.part"
-        try:
-            save_file(stored, temporary, metadata={_MANIFEST: json.dumps(manifest, sort_keys=True)})
-            _sync(temporary)
-            os.replace(temporary, path)
-            _sync(self.folder)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_tensors(path, stored, {_MANIFEST: json.dumps(manifest, sort_keys=True)})
         self._saved_at = time.monotonic()
         # Only older ones go: a file of a later step can only be a damaged one that load() stepped over.
         for old in [file for file in self.files() if file <= path][: -self.keep]:
@@ -121,7 +111,7 @@ class Checkpoints:
         for path in reversed(files):
             try:
                 saved, identity = _read(path)
-            except (SafetensorError, BundleError, OSError) as problem:
+            except BundleError as problem:
                 problems.append(f"{path.name}: {problem}")
                 _log.warning("Skipping the damaged checkpoint %s (%s).", path, problem)
                 continue
@@ -158,11 +148,10 @@ def digest(value: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> tuple[Saved, dict[str, Any]]:
-    with safe_open(path, framework="pt") as file:
-        manifest = json.loads((file.metadata() or {}).get(_MANIFEST, "{}"))
-        if manifest.get("version") != VERSION:
-            raise BundleError(f"version {manifest.get('version')} is not the known version {VERSION}")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a handle, not a dict)
+    tensors, texts = read_tensors(path)
+    manifest = json.loads(texts.get(_MANIFEST, "{}"))
+    if manifest.get("version") != VERSION:
+        raise BundleError(f"version {manifest.get('version')} is not the known version {VERSION}")
     if _digest_tensors(tensors) != manifest["tensors_sha256"]:
         raise BundleError("its contents do not match their sha256")
     return Saved(manifest["step"], tensors, manifest["state"]), manifest["identity"]
@@ -175,11 +164,3 @@ def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name}/{value.dtype}/{tuple(value.shape)}".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
     return total.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from latentdc.atomic import replacing
 
 
 class StepLog:
@@ -20,11 +21,9 @@ class StepLog:
         self._path = path
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = [line for line in path.read_text().splitlines() if _within(line, step)] if path.exists() else []
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(temporary, path)
+        with replacing(path) as part:
+            part.write_text("".join(f"{line}\n" for line in kept))
 
     def write(self, record: Mapping[str, float | int]) -> None:
         """Append one line."""

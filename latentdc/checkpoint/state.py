@@ -86,7 +86,7 @@ class RunState:
             with torch.no_grad():
                 for name, parameter in self.learnables.items():
                     parameter.copy_(saved.tensors[f"learnable/{name}"])
-            _unpack(self.optimizer, _under("optimizer/", saved.tensors))
+            restore_optimizer(self.optimizer, _under("optimizer/", saved.tensors))
             if self._part is not None:
                 self._part.load_state_dict({**saved.state["part"], **_under("part/", saved.tensors)})
             self.step = self._saved_step = saved.step
@@ -111,7 +111,7 @@ class RunState:
         if self._checkpoints is None or not self._is_main or self._saved_step == self.step:
             return
         tensors = {f"learnable/{name}": parameter for name, parameter in self.learnables.items()}
-        tensors |= {f"optimizer/{name}": value for name, value in _pack(self.optimizer).items()}
+        tensors |= {f"optimizer/{name}": value for name, value in optimizer_tensors(self.optimizer).items()}
         part = {} if self._part is None else dict(self._part.state_dict())
         tensors |= {f"part/{name}": value for name, value in part.items() if torch.is_tensor(value)}
         small = {name: value for name, value in part.items() if not torch.is_tensor(value)}
@@ -150,7 +150,7 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Moments of an optimiser as flat tensors ``<parameter>/<name>``."""
     state = optimizer.state_dict()["state"]
     return {
@@ -161,8 +161,8 @@ def _pack(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def _unpack(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the moments of ``_pack`` back."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` gave."""
     state: dict[int, dict[str, Tensor]] = {}
     for full, value in tensors.items():
         index, _, name = full.partition("/")

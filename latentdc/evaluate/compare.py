@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from latentdc.evaluate.records import Gain, Machine, Report, Row
 from latentdc.evaluate.runs import Bench, RunLog
 from latentdc.evaluate.sets import Subject, split_data, subject_of
 from latentdc.evaluate.training import Settings
+from latentdc.machine import processor
 from latentdc.networks import ARCHITECTURES
 
 
@@ -127,13 +127,7 @@ def gains(rows: Sequence[Row], full_accuracy: float | None = None) -> tuple[Gain
 
 def machine(device: str) -> Machine:
     """Processor, threads, device, torch version and, in a clone, the commit."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = f"{names[0]} ({os.cpu_count()} logical cores)" if names else cpu
+    cpu = f"{processor()} ({os.cpu_count()} logical cores)"
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return Machine(cpu, torch.get_num_threads(), name, torch.__version__, _commit())
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
 
+from latentdc.atomic import digest_tensors
 from latentdc.errors import BundleError, InputError
 from latentdc.networks.base import Network, build
 from latentdc.seeding import stream
@@ -20,12 +20,7 @@ _KEPT_PARAMETERS = 40_000_000
 
 def fingerprint(network: nn.Module) -> str:
     """sha256 over names, types, shapes and bytes of all parameters and buffers: two networks of equal value agree."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        tensor = value.detach().cpu().contiguous()
-        digest.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest_tensors(network.state_dict())
 
 
 class Pool:

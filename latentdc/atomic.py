@@ -1,0 +1,69 @@
+"""Files that appear whole or not at all, and safetensors files with texts beside their tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from latentdc.errors import BundleError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, which takes its place, safely on disk, once the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Write tensors, and texts as metadata, to one safetensors file; a crash leaves the old file or the new one."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as part:
+        save_file(whole, part, metadata=dict(texts))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and texts of a safetensors file.
+
+    Raises:
+        BundleError: it cannot be read as one.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, texts  # noqa: SIM118 (a handle, not a dict)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 over names, types, shapes and bytes; two mappings of equal value agree."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}/{value.dtype}/{tuple(value.shape)};".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all, and that earlier ones still load."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from latentdc.atomic import digest_tensors, read_tensors, replacing, write_tensors
+from latentdc.errors import BundleError
+from latentdc.machine import processor
+from latentdc.sketch.files import read
+
+TENSORS = {"b": torch.arange(6.0, dtype=torch.float64).reshape(2, 3).T, "a": torch.tensor(3), "none": torch.empty(0)}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "deep" / "x.safetensors", TENSORS, {"text": "é"})
+    tensors, texts = read_tensors(tmp_path / "deep" / "x.safetensors")
+    assert texts == {"text": "é"}
+    assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+    assert digest_tensors(tensors) == digest_tensors(TENSORS)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["x.safetensors"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as part:
+            part.write_text("half")
+            assert path.read_text() == "old"
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        fail()
+    assert [each.name for each in tmp_path.iterdir()] == ["x"]
+    with replacing(path) as part:
+        part.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_the_file_is_on_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append("sync") or fsync(handle))
+    monkeypatch.setattr(os, "replace", lambda old, new: done.append("replace") or replace(old, new))
+    write_tensors(tmp_path / "x", TENSORS, {})
+    assert done == ["sync", "replace", "sync"]
+
+
+def test_digest_tells_names_types_shapes_and_values_apart() -> None:
+    base = digest_tensors({"x": torch.zeros(2, 3)})
+    others = [
+        {"y": torch.zeros(2, 3)},
+        {"x": torch.zeros(3, 2)},
+        {"x": torch.zeros(2, 3, dtype=torch.int32)},
+        {"x": torch.tensor([[0.0, 0, 0], [0, 0, -0.0]])},
+    ]
+    assert len({base, *map(digest_tensors, others)}) == 5
+
+
+def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"text")
+    for name in ("x", "missing"):
+        with pytest.raises(BundleError, match="not a readable safetensors file"):
+            read_tensors(tmp_path / name)
+
+
+def test_a_sketch_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    sha256 = hashlib.sha256(b"sums/torch.float64/(1, 2);" + x.numpy().tobytes()).hexdigest()
+    save_file({"sums": x}, tmp_path / "s.safetensors", {"latentdc-sketch": "{}", "sha256": sha256})
+    tensors, text = read(tmp_path / "s.safetensors")
+    assert torch.equal(tensors["sums"], x)
+    assert text == "{}"
+
+
+def test_the_processor_has_a_name() -> None:
+    assert processor().strip() == processor() != ""
