@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from latentdc.atomic import read_tensors
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
 from latentdc.errors import BundleError, DivergenceError, InputError, RecipeError
-from latentdc.fit import FITS, GanRecipe, fit_gan
+from latentdc.fit import GanRecipe, fit_gan
 from latentdc.fit.gan import GanGame, Losses
-from latentdc.fit.state import load_state
 from latentdc.seeding import stream
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -35,7 +39,11 @@ def straight(store: ClassStore, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def state(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
+    return read_tensors(out.with_name(f"{out.name}.training") / f"checkpoint-{step:010d}.safetensors")[0]
+
+
+def interrupt_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     whole = GanGame.step
 
     def stops(self: GanGame, number: int, progress: float) -> Losses:
@@ -46,12 +54,30 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(GanGame, "step", stops)
 
 
+def interrupt_within(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C once the critic of a step is updated and the generator is not."""
+    whole, updates = GanGame._critic_step, iter(range(step + 1))
+
+    def stops(self: GanGame, *batch: torch.Tensor) -> torch.Tensor:
+        loss = whole(self, *batch)
+        if next(updates) == step - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(GanGame, "_critic_step", stops)
+
+
+@pytest.mark.parametrize("interrupt", [interrupt_before, interrupt_within])
 def test_resume_equals_straight(
-    store: ClassStore, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: ClassStore,
+    straight: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupt: Callable[[pytest.MonkeyPatch, int], None],
 ) -> None:
     out = tmp_path / "tiny-gan"
     with monkeypatch.context() as patch:
-        interrupt_at(patch, 5)
+        interrupt(patch, 5)
         with pytest.raises(KeyboardInterrupt):
             fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False)
     part = json.loads((out / "card.json").read_text())
@@ -60,10 +86,19 @@ def test_resume_equals_straight(
     fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, resume=True)
     assert (out / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
     assert (out / "samples.png").read_bytes() == (straight / "samples.png").read_bytes()
-    ours, theirs = (load_state(path.with_name("tiny-gan.training") / "state.safetensors") for path in (out, straight))
-    assert ours[0].keys() == theirs[0].keys()
-    assert all(torch.equal(value, theirs[0][name]) for name, value in ours[0].items())
-    assert ours[1]["step"] == theirs[1]["step"] == STEPS
+    ours, theirs = state(out), state(straight)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_fresh_run_clears_the_earlier_one_away(store: ClassStore, straight: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tiny-gan"
+    fit_gan(store, TINY, out=out, steps=STEPS + 3, progress=False, figures=False)
+    fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
+    assert [path.name for path in out.with_name("tiny-gan.training").glob("checkpoint-*")] == [
+        f"checkpoint-{STEPS:010d}.safetensors"
+    ]
+    assert (out / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
 
 
 def test_seed_decides(store: ClassStore, straight: Path, tmp_path: Path) -> None:
@@ -88,7 +123,9 @@ def test_card_tells_the_truth(store: ClassStore, straight: Path) -> None:
 
 def test_grid_has_one_row_a_class(straight: Path) -> None:
     with Image.open(straight / "samples.png") as grid:
-        assert grid.size == (12 * 8, 3 * 8)
+        cell = 8 * 7 + 2  # images of 8 pixels are shown seven times as large
+        assert grid.height == 3 * cell + 2
+        assert 12 * cell + 2 < grid.width < 14 * cell
 
 
 def test_loads_through_the_decoder_table(straight: Path) -> None:
@@ -124,17 +161,27 @@ def test_by_the_clock(store: ClassStore, tmp_path: Path) -> None:
     assert list(out.with_name("g.training").glob("samples-*.png"))
 
 
-def test_another_run_is_not_resumed(store: ClassStore, tmp_path: Path) -> None:
-    fit_gan(store, TINY, out=tmp_path / "g", steps=1, progress=False, figures=False)
-    with pytest.raises(BundleError, match="another recipe"):
-        fit_gan(store, TINY, out=tmp_path / "g", steps=2, seed=3, resume=True, progress=False)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 3}, "seed is 3, was 0"),
+        ({"steps": 2}, "steps is 2, was 1"),
+        ({"steps": None, "minutes": 0.5}, "minutes is 0.5, was None; steps is None, was 1"),
+        ({"recipe": dataclasses.replace(TINY, constant=0.25)}, "recipe.constant is 0.25, was 0.5"),
+    ],
+)
+def test_another_run_is_not_resumed(store: ClassStore, tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    settings: dict[str, Any] = {"recipe": TINY, "out": tmp_path / "g", "steps": 1, "progress": False, "figures": False}
+    fit_gan(store, **settings)
+    with pytest.raises(InputError, match=f"another run: {said}"):
+        fit_gan(store, **settings | change, resume=True)
 
 
 def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> None:
-    state = tmp_path / "g.training" / "state.safetensors"
-    state.parent.mkdir()
-    state.write_bytes(b"not safetensors")
-    with pytest.raises(BundleError, match="not a readable checkpoint"):
+    path = tmp_path / "g.training" / "checkpoint-0000000001.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"not safetensors")
+    with pytest.raises(BundleError, match="no intact checkpoint"):
         fit_gan(store, TINY, out=tmp_path / "g", steps=2, resume=True, progress=False)
 
 
@@ -145,6 +192,7 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
         ({"minutes": 1.0}, "exactly one"),
         ({"steps": 0}, "exactly one"),
         ({"precision": "fp8"}, "fp8"),
+        ({"also_fits": "tiny"}, "list of names"),
     ],
 )
 def test_refuses(store: ClassStore, tmp_path: Path, change: dict[str, object], said: str) -> None:
@@ -154,13 +202,32 @@ def test_refuses(store: ClassStore, tmp_path: Path, change: dict[str, object], s
 
 @pytest.mark.parametrize(
     "change",
-    [{"z_dim": 0}, {"batch_size": 1}, {"generator_rate": 0.0}, {"holdout": 0.0}, {"constant": 1.0}, {"kl": -1.0}],
+    [
+        {"z_dim": 0},
+        {"batch_size": 1},
+        {"generator_rate": 0.0},
+        {"holdout": 0.0},
+        {"constant": 1.0},
+        {"kl": -1.0},
+        {"channels": (8, 0)},
+    ],
 )
 def test_recipe_refuses(change: dict[str, float]) -> None:
     with pytest.raises(RecipeError, match=next(iter(change)).split("_")[-1]):
         GanRecipe(**change)
 
 
-def test_table_resolves() -> None:
-    module, _, name = FITS["gan"].partition(":")
-    assert (module, name) == (fit_gan.__module__, fit_gan.__name__)
+@pytest.mark.parametrize(
+    ("size", "change", "said"),
+    [
+        (30, {"channels": (8, 4, 4)}, r"divisible by 4.*30 x 30.*at most 2 levels \(--channels\).*28 or 32.*--size"),
+        (15, {"channels": (8, 4)}, r"divisible by 2.*at most 1 levels.*14 or 16"),
+        (4, {"channels": (8,), "critic_channels": (8, 8, 8)}, "critic_channels.*at least 8 pixels"),
+    ],
+)
+def test_sizes_the_generator_cannot_make_are_refused(
+    make_store: Callable[..., ClassStore], tmp_path: Path, size: int, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        fit_gan(make_store(size=size), dataclasses.replace(TINY, **change), out=tmp_path / "g", steps=1, progress=False)
+    assert not list(tmp_path.iterdir())

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GanRecipe", "fit_gan"]
 
-FITS: dict[str, str] = {"gan": "latentdc.fit.run:fit_gan"}
-"""What ``latentdc fit`` can train, by name."""
-
 
 def __getattr__(name: str) -> object:
     # Late: importing torch and diffusers takes seconds, and the command line lists names long before it trains.

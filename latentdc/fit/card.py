@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from latentdc.decoders.reference import seal
+from latentdc.grid import save_grid
+from latentdc.machine import processor
 from latentdc.portable.gan import GanDecoder
 from latentdc.types import DataSpec
 
 
-def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, Any], *, grid: Tensor) -> None:
+def publish(
+    out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, Any], *, images: Tensor, owner: Tensor
+) -> None:
     """Write the decoder folder, complete or not at all: it is built beside ``out`` and moved into place.
 
     Args:
@@ -26,7 +28,8 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
         decoder: the generator to ship.
         spec: the data it was trained on.
         facts: recipe, seed, seconds, figures: whatever the card should hold beside data, machine and checksums.
-        grid: samples ``(rows, columns, c, h, w)`` in [0, 1] for ``samples.png``.
+        images: samples ``(n, c, h, w)`` uint8 for ``samples.png``.
+        owner: class of each sample ``(n,)``.
     """
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -36,7 +39,8 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
     (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for path in fresh.iterdir():
         path.chmod(0o644)  # safetensors writes files only their owner can read
-    save_grid(fresh / "samples.png", grid)
+    per_class = int(torch.bincount(owner).max())
+    save_grid(fresh / "samples.png", images, owner, spec.class_names, per_class=per_class)
     card: dict[str, Any] = {
         "kind": "gan",
         "data": spec.name,
@@ -49,10 +53,7 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
         "machine": machine(),
     }
     (fresh / "README.md").write_text(_readme(out.name, card), encoding="utf-8")
-    card["sha256"] = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(fresh.iterdir()) if path.is_file()
-    }
-    (fresh / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    seal(fresh, card)
     out.parent.mkdir(parents=True, exist_ok=True)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -62,22 +63,9 @@ def publish(out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def save_grid(path: Path, grid: Tensor) -> None:
-    """Write images ``(rows, columns, c, h, w)`` in [0, 1] as one PNG without gaps; grey for c = 1, else colour."""
-    rows, columns, depth, height, width = grid.shape
-    sheet = grid.detach().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 3, 1, 4, 2)
-    flat = sheet.reshape(rows * height, columns * width, depth).numpy()
-    Image.fromarray(flat[..., 0] if depth == 1 else flat[..., :3]).save(path)
-
-
 def machine() -> dict[str, str | int]:
     """Processor, threads and torch version: what a stated time depends on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return {"processor": model, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    return {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def _readme(name: str, card: Mapping[str, Any]) -> str:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from latentdc.checkpoint import optimizer_tensors, restore_optimizer
 from latentdc.data.store import ClassStore
 from latentdc.errors import BundleError, RecipeError
 from latentdc.fit.critic import ProjectionCritic
 from latentdc.fit.encoder import Encoder, reparameterise
-from latentdc.fit.state import optimiser_tensors, restore_optimiser
 from latentdc.portable.gan import GanDecoder
 from latentdc.seeding import global_seed, stream
 
@@ -76,12 +76,40 @@ class GanRecipe:
                 f"{self.channels}, critic_channels = {self.critic_channels}: give z_dim >= 1, batch_size >= 2, "
                 "rates above 0 and at least one level of channels"
             )
+        if min(*self.channels, *self.critic_channels, self.embed_dim) < 1:
+            raise RecipeError(
+                f"channels = {self.channels}, critic_channels = {self.critic_channels}, embed_dim = {self.embed_dim}: "
+                "give numbers of at least 1"
+            )
         if not (0 <= self.constant < 1 and 0 <= self.average < 1 and 0 < self.holdout < 1):
             raise RecipeError(
                 f"constant = {self.constant}, average = {self.average}, holdout = {self.holdout}: give shares in [0, 1)"
             )
         if self.reconstruct < 0 or self.kl < 0:
             raise RecipeError(f"reconstruct = {self.reconstruct}, kl = {self.kl}: give weights of at least 0")
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Whether images of this shape can be made and judged.
+
+        Raises:
+            RecipeError: their height or width cannot be halved as often as the channels ask.
+        """
+        sides, levels = image_shape[1:], len(self.channels)
+        factor = 2 ** (levels - 1)
+        if any(side % factor for side in sides):
+            fewer = max(n for n in range(1, levels) if not any(side % 2 ** (n - 1) for side in sides))
+            below = max(factor, min(sides) // factor * factor)
+            raise RecipeError(
+                f"channels = {self.channels}: {levels} levels need height and width divisible by {factor}, the images "
+                f"are {sides[0]} x {sides[1]}. Give at most {fewer} levels (--channels), or load the images at another "
+                f"size, for instance {below} or {below + factor} pixels (--size)"
+            )
+        least = max(4, 2 ** len(self.critic_channels))
+        if min(sides) < least:
+            raise RecipeError(
+                f"critic_channels = {self.critic_channels}: {len(self.critic_channels)} levels need images of at least "
+                f"{least} pixels, these are {sides[0]} x {sides[1]}. Give fewer levels or load them larger (--size)"
+            )
 
 
 class Losses(NamedTuple):
@@ -99,6 +127,7 @@ class GanGame:
     def __init__(self, store: ClassStore, recipe: GanRecipe, *, seed: int, device: torch.device, bf16: bool) -> None:
         self.store, self.recipe, self.seed, self.device, self.bf16 = store, recipe, seed, device, bf16
         shape, classes = store.spec.image_shape, store.spec.num_classes
+        recipe.check(shape)
         with global_seed(seed, "gan-init"):
             self.generator = GanDecoder(shape, classes, recipe.z_dim, recipe.channels, recipe.embed_dim).to(device)
             self.critic = ProjectionCritic(shape, classes, recipe.critic_channels).to(device)
@@ -203,7 +232,7 @@ class GanGame:
         for part, net in self._nets().items():
             found |= {f"{part}.{name}": value for name, value in net.state_dict().items()}
         for part, optimiser in self.optimisers.items():
-            found |= optimiser_tensors(optimiser, f"{part}-adam")
+            found |= {f"{part}-adam/{name}": value for name, value in optimizer_tensors(optimiser).items()}
         return found
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -219,7 +248,9 @@ class GanGame:
             except RuntimeError as error:
                 raise BundleError(f"the checkpoint does not fit this recipe and data ({part}): {error}") from error
         for part, optimiser in self.optimisers.items():
-            restore_optimiser(optimiser, tensors, f"{part}-adam")
+            prefix = f"{part}-adam/"
+            mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            restore_optimizer(optimiser, mine)
 
     def _nets(self) -> dict[str, nn.Module]:
         return {

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
-from latentdc.errors import BundleError, DivergenceError, InputError
+from latentdc.errors import DivergenceError, InputError
 from latentdc.fit.card import publish
 from latentdc.fit.figures import Figures, measure
 from latentdc.fit.gan import GanGame, GanRecipe, Losses
-from latentdc.fit.state import Facts, load_state, save_state
 from latentdc.portable.gan import GanDecoder
 from latentdc.seeding import stream
 
@@ -34,13 +34,13 @@ class _Run:
 
     game: GanGame
     out: Path
+    checkpoints: Checkpoints
     steps: int | None
     minutes: float | None
     also_fits: tuple[str, ...] = ()
     step: int = 0
     seconds: float = 0.0
     """Training time of earlier sittings plus this one, without figures."""
-    recipe_text: str = ""
     losses: Losses = field(default_factory=lambda: Losses(0.0, 0.0, 0.0))
 
     @property
@@ -50,31 +50,18 @@ class _Run:
             return self.step / self.steps
         return self.seconds / (60 * (self.minutes or 1.0))
 
-    @property
-    def folder(self) -> Path:
-        """Working folder beside the result: checkpoint and sample grids."""
-        return self.out.with_name(self.out.name + ".training")
-
-    @property
-    def state_path(self) -> Path:
-        """The one checkpoint file."""
-        return self.folder / "state.safetensors"
-
     def save(self) -> None:
         """Write the checkpoint."""
-        facts: Facts = {"step": self.step, "seconds": self.seconds, "recipe": self.recipe_text}
-        save_state(self.state_path, self.game.tensors(), facts)
+        self.checkpoints.save(self.step, self.game.tensors(), {"seconds": self.seconds})
 
-    def resume(self) -> None:
-        """Take the checkpoint up again."""
-        tensors, facts = load_state(self.state_path)
-        if facts["recipe"] != self.recipe_text:
-            raise BundleError(
-                f"{self.state_path} belongs to another recipe, data set or seed:\n  {facts['recipe']}\n  asked for: "
-                f"{self.recipe_text}\nRepeat its settings, or choose another output folder."
-            )
-        self.game.load(tensors)
-        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+    def start(self, resume: bool) -> None:
+        """Take the newest checkpoint up again, or clear away those of an earlier run."""
+        saved = self.checkpoints.load() if resume else None
+        if saved is not None:
+            self.game.load(saved.tensors)
+            self.step, self.seconds = saved.step, float(saved.state["seconds"])
+            log.info("resumed at step %d", self.step)
+        self.checkpoints.discard_after(-1 if saved is None else self.step)
 
 
 def fit_gan(
@@ -114,8 +101,10 @@ def fit_gan(
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: not exactly one of steps and minutes, or an unknown precision.
-        BundleError: the checkpoint belongs to another run or is damaged.
+        InputError: not exactly one of steps and minutes, an unknown precision, or a checkpoint of another run, one of
+            another length too: the length decides when the learning rates fall.
+        RecipeError: the images' size does not fit the recipe's channels.
+        BundleError: the checkpoint is damaged.
         DivergenceError: a loss became NaN or infinite.
     """
     given = [length for length in (steps, minutes) if length is not None]
@@ -123,48 +112,59 @@ def fit_gan(
         raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, above 0")
     if precision not in ("fp32", "bf16"):
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
-    recipe = recipe or GanRecipe()
+    if isinstance(also_fits, str):
+        raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
+    recipe, out = recipe or GanRecipe(), Path(out)
     train, held = store.holdout(recipe.holdout)
     game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")
-    run = _Run(game, Path(out), steps, minutes, also_fits=tuple(also_fits))
-    run.recipe_text = f"{asdict(recipe)} seed={seed} {precision} data={store.spec.fingerprint}"
-    if resume and run.state_path.exists():
-        run.resume()
-        log.info("resumed at step %d", run.step)
-    _train(run, store, checkpoint_seconds=checkpoint_seconds, progress=progress)
+    identity = {
+        **{f"recipe.{name}": value for name, value in asdict(recipe).items()},
+        "seed": seed,
+        "precision": precision,
+        "data": store.spec.fingerprint,
+        "steps": steps,  # how far the run goes decides when its learning rates fall
+        "minutes": minutes,
+    }
+    kept = Checkpoints(out.with_name(out.name + ".training"), identity, every_seconds=checkpoint_seconds)
+    run = _Run(game, out, kept, steps, minutes, also_fits=tuple(dict.fromkeys(also_fits)))
+    run.start(resume)
+    _train(run, store, progress=progress)
     measured = measure(game.decoder(), train, held, seed=seed, precision=precision) if figures else None
     _publish(run, store, measured)
     return run.out
 
 
-def _train(run: _Run, store: ClassStore, *, checkpoint_seconds: float, progress: bool) -> None:
-    total = run.steps if run.steps is not None else None
-    bar = tqdm(desc="fit gan", total=total, initial=run.step, unit="step", disable=not progress, mininterval=1.0)
-    saved = time.monotonic()
+def _train(run: _Run, store: ClassStore, *, progress: bool) -> None:
+    bar = tqdm(desc="fit gan", total=run.steps, initial=run.step, unit="step", disable=not progress, mininterval=1.0)
     try:
         while run.progress < 1:
-            start = time.monotonic()
-            run.losses = run.game.step(run.step, run.progress)
-            if not all(math.isfinite(loss) for loss in run.losses):
-                raise DivergenceError(
-                    f"step {run.step}: losses {run.losses}. Lower generator_rate and critic_rate in the recipe, or use "
-                    f"fp32; the checkpoint before it is {run.state_path}."
-                )
-            run.step += 1
-            run.seconds += time.monotonic() - start
+            with uninterrupted():
+                _step(run)
             bar.update()
             if run.step % _SHOW_EVERY == 0:
                 bar.set_postfix_str(_line(run), refresh=False)
-            if time.monotonic() - saved >= checkpoint_seconds:
+            if run.checkpoints.due(run.step):
                 _checkpoint(run, store)
-                saved = time.monotonic()
     except KeyboardInterrupt:
         _checkpoint(run, store)
-        log.warning("stopped at step %d; resume continues from %s", run.step, run.state_path)
+        log.warning("stopped at step %d; resume continues from %s", run.step, run.checkpoints.folder)
         raise
     finally:
         bar.close()
     run.save()
+
+
+def _step(run: _Run) -> None:
+    """One step of the game and of the counters that belong to it."""
+    start = time.monotonic()
+    run.losses = run.game.step(run.step, run.progress)
+    if not all(math.isfinite(loss) for loss in run.losses):
+        raise DivergenceError(
+            f"step {run.step}: losses {run.losses}. Lower generator_rate and critic_rate in the recipe, or use fp32; "
+            f"the checkpoint before it is in {run.checkpoints.folder}."
+        )
+    run.step += 1
+    run.seconds += time.monotonic() - start
 
 
 def _line(run: _Run) -> str:
@@ -176,7 +176,7 @@ def _checkpoint(run: _Run, store: ClassStore) -> None:
     run.save()
     _publish(run, store, None)
     grid = (run.out / "samples.png").read_bytes()
-    (run.folder / f"samples-{run.step:07d}.png").write_bytes(grid)
+    (run.checkpoints.folder / f"samples-{run.step:07d}.png").write_bytes(grid)
 
 
 def _publish(run: _Run, store: ClassStore, figures: Figures | None) -> None:
@@ -193,12 +193,13 @@ def _publish(run: _Run, store: ClassStore, figures: Figures | None) -> None:
         "recipe": asdict(run.game.recipe),
         "figures": None if figures is None else asdict(figures),
     }
-    publish(run.out, decoder.cpu(), store.spec, facts, grid=_grid(decoder.cpu(), run.game.seed))
+    images, owner = _samples(decoder.cpu(), run.game.seed)
+    publish(run.out, decoder, store.spec, facts, images=images, owner=owner)
 
 
 @torch.no_grad()
-def _grid(decoder: GanDecoder, seed: int) -> Tensor:
-    """Samples ``(k, columns, c, h, w)``, one row a class; the same latents at every checkpoint."""
+def _samples(decoder: GanDecoder, seed: int) -> tuple[Tensor, Tensor]:
+    """Images ``(n, c, h, w)`` uint8 and their classes; the same latents at every checkpoint."""
     owner = torch.arange(decoder.num_classes).repeat_interleave(_GRID_COLUMNS)
     images: Tensor = decoder(decoder.prior(owner, stream(seed, "gan-grid")), owner)
-    return images.reshape(decoder.num_classes, _GRID_COLUMNS, *decoder.image_shape)
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8), owner
