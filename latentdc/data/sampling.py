@@ -46,6 +46,3 @@ class UniformSampler:
         wanted = self.num_per_class if num is None else num
         rows = [self.store.pick(c, min(wanted, self.store.count(c)), rng_of(c)) for c in classes]
         return self.store.batch(torch.cat(rows))
-
-
-SAMPLERS: dict[str, type[UniformSampler]] = {"uniform": UniformSampler}
