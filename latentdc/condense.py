@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -24,56 +24,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
-from latentdc.errors import DivergenceError, InputError, unknown
+from latentdc.devices import accelerator_on, device_of
+from latentdc.errors import DivergenceError, InputError
 from latentdc.latents import decode, decoded
+from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.objectives import Objective
+from latentdc.optim import Optim
 from latentdc.portable.bank import LatentBank
 from latentdc.source import Source
 from latentdc.types import Decoder, Formation
 
-OPTIMISERS = ("sgd", "adam")
-SCHEDULES = ("constant", "cosine")
-
-
-@dataclass(frozen=True)
-class Optim:
-    """How the latents move.
-
-    Args:
-        kind: ``sgd`` (published pixel recipes) or ``adam`` (latents of generative decoders).
-        lr: step size; pixels in standardised space take the published 1.0, unit-scale latents 0.01 to 0.1.
-        momentum: of ``sgd``.
-        betas: of ``adam``.
-        schedule: ``constant``, or ``cosine``: lr · (1 + cos(π step / steps)) / 2.
-    """
-
-    kind: str = "adam"
-    lr: float = 0.03
-    momentum: float = 0.5
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: str = "constant"
-
-    def __post_init__(self) -> None:
-        if self.kind not in OPTIMISERS:
-            raise InputError(f"optim.kind = {unknown('optimiser', self.kind, OPTIMISERS)}")
-        if self.schedule not in SCHEDULES:
-            raise InputError(f"optim.schedule = {unknown('schedule', self.schedule, SCHEDULES)}")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"optim.lr = {self.lr}: give a positive, finite number.")
-        if not 0 <= self.momentum < 1 or not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"optim.momentum = {self.momentum}, optim.betas = {self.betas}: each must be in [0, 1).")
-
-    def build(self, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-        """The optimiser over ``parameters``."""
-        if self.kind == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
-        return torch.optim.Adam(parameters, lr=self.lr, betas=self.betas)
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Learning rate of one step, a pure function of the step so that resuming needs no scheduler state."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
+__all__ = ["Optim", "Step", "condense"]
 
 
 class Step(NamedTuple):
@@ -99,6 +60,9 @@ def condense(
     seed: int,
     chunk: int | None = None,
     accelerator: Accelerator | None = None,
+    device: torch.device | None = None,
+    precision: str | None = None,
+    compile: bool = False,
     formation: Formation | None = None,
     checkpoints: Checkpoints | None = None,
     project: Callable[[LatentBank], None] | None = None,
@@ -116,7 +80,11 @@ def condense(
         optim: optimiser, learning rate and schedule.
         seed: recorded in the checkpoint; the draws themselves are keyed by the source's seed.
         chunk: rows decoded at once; None decodes all of a process's rows together.
-        accelerator: device, precision (``no`` or ``bf16``) and processes; None makes one.
+        accelerator: the processes; None makes one.
+        device: where to compute; None for the accelerator's, or without one for the best there is.
+        precision: ``"fp32"`` or ``"bf16"`` for the networks; None for the accelerator's.
+        compile: compile what the networks show (one to three times as fast, after half a minute). The last digits may
+            differ; it is no part of a checkpoint's identity, so a run may be taken up with it or without.
         formation: images → more images, after the decoder.
         checkpoints: where state and log are kept; None keeps nothing.
         project: applied to the bank after each step, for instance a clamp.
@@ -128,9 +96,28 @@ def condense(
         DivergenceError: loss or gradient became NaN or infinite.
         KeyboardInterrupt: raised again after the checkpoint is written.
     """
-    accelerator = accelerator or Accelerator()
+    device = device or (device_of() if accelerator is None else accelerator.device)
+    accelerator = accelerator or accelerator_on(device)
     _check(bank, objective, steps, accelerator)
-    loop = _Loop(decoder, bank, objective, source, chunk, formation, accelerator, optim, steps, project, on_step)
+    precision = precision or {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    autocast = precision_context(precision, device)
+    observe = observer(compile=True, device=device) if compile else None
+    loop = _Loop(
+        decoder,
+        bank,
+        objective,
+        source,
+        chunk,
+        formation,
+        accelerator,
+        device,
+        autocast,
+        observe,
+        optim,
+        steps,
+        project,
+        on_step,
+    )
     state = loop.start(_identified(checkpoints, bank, optim, steps, seed))
     with _bar(state.step, steps, progress and accelerator.is_main_process) as bar, state.kept():
         loop.run(state, bar)
@@ -148,6 +135,9 @@ class _Loop:
     chunk: int | None
     formation: Formation | None
     accelerator: Accelerator
+    device: torch.device
+    autocast: torch.autocast
+    observe: Observe | None
     optim: Optim
     steps: int
     project: Callable[[LatentBank], None] | None
@@ -155,13 +145,14 @@ class _Loop:
 
     def start(self, checkpoints: Checkpoints | None) -> RunState:
         """Everything on its device, the decoder frozen, the newest checkpoint taken up."""
-        for module in (self.decoder, self.bank, self.objective, self.formation):
-            if isinstance(module, nn.Module):
-                module.to(self.accelerator.device)
+        parts: tuple[Any, ...] = (self.decoder, self.bank, self.objective, self.formation)
+        for part in parts:
+            if isinstance(part, nn.Module):
+                part.to(self.device)
         if isinstance(self.decoder, nn.Module):
             # Without this a generator fresh from its constructor would be tuned silently.
             self.decoder.requires_grad_(False).eval()
-        self.source.to(self.accelerator.device)
+        self.source.to(self.device)
         learnables = _learnables(bank=self.bank, objective=self.objective, formation=self.formation)
         optimizer = self.optim.build(learnables.values())
         state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
@@ -174,14 +165,16 @@ class _Loop:
         rows = self.bank.rows(_share(self.bank.num_classes, self.accelerator))
         while state.step < self.steps:
             view = self.source.view(state.step)
+            if self.observe is not None:
+                view.net = Observed(view.net, self.observe)
             state.lr = self.optim.lr_at(state.step, self.steps)
             state.optimizer.zero_grad()
-            loss = torch.zeros((), device=self.accelerator.device)
+            loss = torch.zeros((), device=self.device)
             if len(rows):
                 with decoded(self.decoder, self.bank, rows, self.chunk, formation=self.formation) as syn:
-                    with self.accelerator.autocast():
+                    with self.autocast:
                         loss = self.objective(view, syn)
-                    self.accelerator.backward(loss)
+                    loss.backward()
             total = _reduce_sum(learnables, loss, self.accelerator)
             _check_finite(total, state.step, self.bank, self.optim)
             with uninterrupted():
@@ -201,8 +194,6 @@ class _Loop:
 def _check(bank: LatentBank, objective: Objective, steps: int, accelerator: Accelerator) -> None:
     if steps < 1:
         raise InputError(f"steps = {steps}: give at least 1.")
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise InputError(f'precision "{accelerator.mixed_precision}": latents are condensed in "no" (fp32) or "bf16".')
     if not any(parameter.requires_grad for parameter in bank.parameters()):
         raise InputError("the bank has nothing to learn: make it with storage fp32 and quantise after condensing.")
     if objective.scope != "class" and accelerator.num_processes > 1:

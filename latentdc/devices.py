@@ -81,7 +81,7 @@ def accelerator_on(device: torch.device) -> Accelerator:
     asked for neither, and both are handed to the loop beside it.
     """
     from accelerate.accelerator import Accelerator
-    from accelerate.utils import InitProcessGroupKwargs
+    from accelerate.utils.dataclasses import InitProcessGroupKwargs
 
     # Processes on the CPU talk through another backend than those on GPUs; a single process needs none.
     on_cpu = several_processes() and device.type == "cpu"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.data.sampling import Sampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy, Summary
-from latentdc.networks import Network, Pool
+from latentdc.networks import Pool
 from latentdc.representations import Representation
 from latentdc.seeding import stream
-from latentdc.types import Batch, DataSpec
+from latentdc.types import Batch, DataSpec, Net
+
+_MOST_ROWS = 512
+"""Real images a network sees at a time: they carry no graph, so parts bound the memory and change nothing else."""
 
 
 class View(Protocol):
@@ -22,8 +27,8 @@ class View(Protocol):
 
     step: int
     """The step the view belongs to."""
-    net: Network
-    """ψ: in eval mode, its parameters without gradients."""
+    net: Net
+    """ψ: in eval mode, its parameters without gradients; the loop may put a compiled way to run it in its place."""
 
     def rng(self, purpose: str, cls: int = 0) -> torch.Generator:
         """A generator that depends on the source's seed, the purpose, the step and the class only."""
@@ -136,7 +141,7 @@ class MinibatchView:
 
     def __init__(self, source: Minibatches, step: int) -> None:
         self.source, self.step = source, step
-        self.net = source.pool.at(step)
+        self.net: Net = source.pool.at(step)
         self._drawn: dict[int, list[AugmentDraw]] = {}
         self._batches: dict[tuple[int, ...], Batch] = {}
 
@@ -170,7 +175,21 @@ class MinibatchView:
         """Summary of this step's real images of ``classes``."""
         batch = self.batch(classes)
         with torch.no_grad():
-            layers = see(self.net, self.augment(batch), differentiable=False)
+            layers = _seen_in_parts(see, self.net, self.augment(batch))
             with torch.autocast(self.source.device.type, enabled=False):
                 num_classes = self.source.spec.num_classes
                 return tuple(by.summarise(points, batch.owner, num_classes, batch.w) for points in layers)
+
+
+def _seen_in_parts(see: Representation, net: Net, batch: Batch) -> tuple[Tensor, ...]:
+    """``see`` of a whole batch, at most ``_MOST_ROWS`` images at a time where it shows a row per image."""
+    if see.kind != "points" or len(batch.x) <= _MOST_ROWS:
+        return see(net, batch, differentiable=False)
+    # Parts of equal size, the last one filled up: a compiled network then meets one shape only.
+    num_parts = math.ceil(len(batch.x) / _MOST_ROWS)
+    rows = torch.arange(num_parts * math.ceil(len(batch.x) / num_parts), device=batch.x.device) % len(batch.x)
+    seen = [
+        see(net, Batch(batch.x[part], batch.y[part], batch.owner[part]), differentiable=False)
+        for part in rows.chunk(num_parts)
+    ]
+    return tuple(torch.cat(layer)[: len(batch.x)] for layer in zip(*seen, strict=True))

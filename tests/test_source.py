@@ -16,6 +16,7 @@ from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import Match
 from latentdc.representations import Features
 from latentdc.source import Minibatches
+from latentdc.types import Net, Observation
 
 SEE, BY = Features(), Mean()
 
@@ -88,3 +89,29 @@ def test_state_belongs_to_the_pool(tiny_store: ClassStore) -> None:
     )
     with pytest.raises(BundleError, match="arch"):
         source.load_state_dict(other.state_dict())
+
+
+class SpyNet:
+    """Counts the images it is shown at a time."""
+
+    def __init__(self, net: Net) -> None:
+        self.net, self.sizes = net, []
+
+    def observe(self, x: torch.Tensor) -> Observation:
+        self.sizes.append(len(x))
+        return self.net.observe(x)
+
+
+def test_the_network_sees_many_real_images_in_parts(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _source(tiny_store).view(0).real(Features("all"), BY, [0, 1, 2])
+    monkeypatch.setattr("latentdc.source._MOST_ROWS", 5)
+    view = _source(tiny_store).view(0)
+    spy = view.net = SpyNet(view.net)
+    parts = view.real(Features("all"), BY, [0, 1, 2])
+    assert spy.sizes == [4, 4, 4]
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one.values, other.values)
+        assert one.counts.tolist() == other.counts.tolist() == [4, 4, 4]
+    few = view.real(SEE, BY, [0, 1])[0]
+    assert spy.sizes[3:] == [4, 4]
+    torch.testing.assert_close(few.values[:2], whole[-1].values[:2])

@@ -6,7 +6,9 @@ import importlib.util
 import os
 import shutil
 import sysconfig
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
@@ -14,11 +16,10 @@ import torch
 from torch import Tensor
 
 from latentdc.errors import InputError, MissingExtraError
-from latentdc.networks.base import Network
-from latentdc.types import Observation
+from latentdc.types import Net, Observation
 
 Precision = Literal["fp32", "bf16"]
-Observe = Callable[[Network, Tensor], Observation]
+Observe = Callable[[Net, Tensor], Observation]
 Arguments = TypeVarTuple("Arguments")
 R = TypeVar("R")
 _SHAPES = 64
@@ -67,13 +68,15 @@ def compiled(function: Callable[[*Arguments], R]) -> Callable[[*Arguments], R]:
     inner = torch.compile(function, dynamic=False)
 
     def call(*arguments: *Arguments) -> R:
-        with torch._dynamo.config.patch(recompile_limit=_SHAPES):
+        with torch._dynamo.config.patch(recompile_limit=_SHAPES), warnings.catch_warnings():
+            # While tracing, torch looks at the .grad of every input and warns of those that are no leaves.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             return inner(*arguments)
 
     return call
 
 
-def _observe(network: Network, x: Tensor) -> Observation:
+def _observe(network: Net, x: Tensor) -> Observation:
     return network.observe(x)
 
 
@@ -89,3 +92,15 @@ def observer(*, compile: bool = False, device: torch.device | str = "cpu") -> Ob
         return _observe
     require_compiler(device)
     return compiled(_observe)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A network as the loop sees it (see ``latentdc.types.Net``), run another way."""
+
+    net: Net
+    run: Observe
+
+    def observe(self, x: Tensor) -> Observation:
+        """``run(net, x)``."""
+        return self.run(self.net, x)
