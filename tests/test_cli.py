@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from latentdc.cli.__main__ import app
 
+CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
 COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "inspect", "recipes", "cite"]
 
 
@@ -62,16 +63,30 @@ def test_version() -> None:
         (["sketch", "merge", "a.safetensors", "b.safetensors", "--out", "x"], "a.safetensors"),
         (["cite", "dm-gam"], 'Did you mean "dm-gan"?'),
         (["condense", "--data", "fashion-mnist-mini", "--out", "x", "--set", "steps"], "key=value"),
+        ([*CONDENSE, "--recipe", "dm-gam"], 'Did you mean "dm-gan"?'),
+        ([*CONDENSE, "--recipe", "mine.toml"], "mine.toml: no such recipe file"),
+        ([*CONDENSE, "--images-per-class", "0"], "images_per_class = 0: give at least 1"),
+        ([*CONDENSE, "--bytes-per-class", "0"], "bytes_per_class = 0: give at least 1"),
+        ([*CONDENSE, "--bytes-per-class", "60"], "one row of this decoder takes 68 bytes in fp32"),
+        ([*CONDENSE, "--images-per-class", "1", "--bytes-per-class", "784"], "give exactly one"),
+        ([*CONDENSE, "--steps", "0"], "steps = 0: give at least 1"),
+        ([*CONDENSE, "--sketch", "nowhere.safetensors"], "nowhere.safetensors: no such sketch"),
+        ([*CONDENSE, "--decoder", "nowhere"], '"nowhere": no such name'),
+        ([*CONDENSE, "--classes", "Bag,Hat"], '"Hat": no such class'),
+        (["condense", "--data", "nowhere/images", "--out", "x"], '"nowhere/images": no such name'),
+        (["condense", "--data", "cifar10", "--out", "x"], "cifar10 was not found in"),
+        (["evaluate", "nowhere", "--data", "fashion-mnist-mini"], '"nowhere": no such name'),
+        (["sketch", "--data", "fashion-mnist-mini", "--like", "nowhere", "--out", "x"], "nowhere: no such sketch"),
     ],
 )
 def test_a_mistake_is_one_clear_line(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, tmp_path: Path, no_data_elsewhere: None
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
 
 

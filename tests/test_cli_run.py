@@ -106,15 +106,6 @@ def test_evaluate_prints_the_agreed_object(place: Workplace, tmp_path: Path) -> 
     assert written["rows"][0]["accuracy_mean"] == found["rows"][0]["accuracy_mean"]
 
 
-def test_sketches_add_and_subtract(place: Workplace, tmp_path: Path) -> None:
-    twice = tmp_path / "twice.safetensors"
-    added = json.loads(run("sketch", "merge", place.sketch, place.sketch, "--out", twice, "--json"))
-    assert added["images"] == [20, 20, 20]
-    back = tmp_path / "back.safetensors"
-    left = json.loads(run("sketch", "subtract", twice, place.sketch, "--out", back, "--json"))
-    assert left["images"] == [10, 10, 10]
-
-
 def test_dry_run_writes_nothing(place: Workplace, tmp_path: Path) -> None:
     out = tmp_path / "dry"
     told = (
@@ -133,15 +124,17 @@ def test_dry_run_writes_nothing(place: Workplace, tmp_path: Path) -> None:
     facts = json.loads(run(*told, "--json"))
     assert facts["rows_per_class"] == (784 - 4) // (4 * 64)
     assert facts["recipe"]["steps"] == 3
+    assert facts["recipe"]["decoder"] == "pixels"
     assert "per class" in run(*told)
     assert not list(tmp_path.iterdir())
 
 
 def test_fit_gan_makes_a_decoder_to_condense_through(place: Workplace, tmp_path: Path) -> None:
     gan = tmp_path / "gan"
-    shape = ("--z-dim", 4, "--channels", "8,4", "--batch-size", 4, "--no-figures")
+    shape = ("--z-dim", 4, "--channels", "8,4", "--batch-size", 4, "--no-figures", "--also-fits", "mine,yours")
     card = json.loads(run("fit", "gan", "--data", place.data, "--steps", 2, *shape, "--out", gan, "--json"))["card"]
     assert card["num_classes"] == 3
+    assert card["also_fits"] == ["mine", "yours"]
     assert json.loads(run("inspect", gan, "--json"))["kind"] == "decoder"
     made = run(
         "condense",

@@ -157,3 +157,12 @@ def test_fewer_images_than_asked_names_class_number_and_maximum(tiny_store):
         tiny_store.holdout(1.5)
     with pytest.raises(InputError, match="at least 1 image"):
         UniformSampler(tiny_store, 0)
+
+
+def test_statistics_of_another_set_leave_images_and_fingerprint_alone(tiny_store):
+    other = tiny_store.with_statistics([0.1], [0.9])
+    assert (other.spec.mean, other.spec.std) == ((0.1,), (0.9,))
+    assert other.spec.fingerprint == tiny_store.spec.fingerprint
+    assert torch.equal(other.images, tiny_store.images)
+    with pytest.raises(DataError, match="statistics of 3 channels for images of 1"):
+        tiny_store.with_statistics([0.1] * 3, [0.9] * 3)

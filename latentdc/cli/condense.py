@@ -12,7 +12,7 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 
 if TYPE_CHECKING:
-    from latentdc.pipelines.condensation import CondensationOutput
+    from latentdc.pipelines.condensation import CondensationOutput, CondensationPipeline
 
 
 class Resume(StrEnum):
@@ -34,15 +34,15 @@ Decoder = Annotated[
     str | None,
     typer.Option("--decoder", help="pixels, a shipped checkpoint, a folder from latentdc fit, or owner/name."),
 ]
-Images = Annotated[int | None, typer.Option("--images-per-class", min=1, help="Stored rows of each class.")]
+Images = Annotated[int | None, typer.Option("--images-per-class", help="Stored rows of each class.")]
 Bytes = Annotated[
-    int | None, typer.Option("--bytes-per-class", min=1, help="As many rows as fit, scales and labels included.")
+    int | None, typer.Option("--bytes-per-class", help="As many rows as fit, scales and labels included.")
 ]
 Stored = Annotated[Storage | None, typer.Option("--storage", help="How the finished latents are kept.")]
 SketchFile = Annotated[
     Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
 ]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimisation steps.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Optimisation steps.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from this number.")]
 Precision = Annotated[
     options.Precision | None,
@@ -73,11 +73,14 @@ def condense(
     seed: Seed = None,
     precision: Precision = None,
     device: Device = None,
+    compile: options.Compile = False,
     resume: Resuming = Resume.auto,
     dry_run: DryRun = False,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
+    hold_out: options.HoldOut = False,
+    no_mirror: options.NoMirror = False,
     download: options.Download = False,
     json: options.Json = False,
 ) -> None:
@@ -101,19 +104,24 @@ def condense(
         "steps": steps,
         "seed": seed,
         "precision": precision and precision.value,
+        "compile": compile or None,
     }
-    from latentdc.data.sources import open_data
-    from latentdc.pipelines.condensation import CondensationPipeline
-
-    pipe = CondensationPipeline.from_pretrained(decoder)
-    if device is not None:
-        pipe.to(device)
-    real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
+    pipe = _pipeline(decoder, device)
+    real = options.opened(
+        data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
+    )
     told: dict[str, Any] = {"sketch": sketch, "settings": settings or (), "overrides": changes}
     if dry_run:
         _show(pipe.estimate(real, recipe, **told), json)
     else:
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
+
+
+def _pipeline(decoder: str | None, device: str | None) -> CondensationPipeline:
+    from latentdc.pipelines.condensation import CondensationPipeline
+
+    pipe = CondensationPipeline.from_pretrained(decoder)
+    return pipe if device is None else pipe.to(device)
 
 
 def _report(made: CondensationOutput, json: bool) -> None:

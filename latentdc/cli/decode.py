@@ -42,12 +42,14 @@ def decode(
       latentdc decode runs/first --out images.parquet --format parquet --images-per-class 1
       latentdc decode runs/first --out images.pt --format pt --classes 0,3
     """
+    from latentdc.data.sources import class_numbers
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
     pipe.to(device)
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]
-    chosen = [int(c) if c.isdigit() else c for c in options.names(classes) or []] or None
+    wanted = options.names(classes)
+    chosen = class_numbers(wanted, pipe.class_names) if wanted else None
     path = write(out, images_per_class=images_per_class, classes=chosen, batch_size=batch_size)
     rows, keep = pipe.plan(images_per_class, chosen)
     if json:

@@ -12,6 +12,7 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 
 if TYPE_CHECKING:
+    from latentdc.data.store import ClassStore
     from latentdc.evaluate import Report
     from latentdc.types import DataSpec
 
@@ -75,6 +76,7 @@ def evaluate(
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
+    no_mirror: options.NoMirror = False,
     download: options.Download = False,
     json: options.Json = False,
 ) -> None:
@@ -88,12 +90,13 @@ def evaluate(
       latentdc evaluate runs/first --data fashion-mnist --students convnet,resnet18,mlp --json
       latentdc evaluate images/ --data fashion-mnist --baselines random-real
     """
-    from latentdc.data.sources import open_data
     from latentdc.evaluate import evaluate as measure
+    from latentdc.evaluate.sets import at_size
 
-    real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
+    real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
+    subject = at_size(bundle, size)
     found = measure(
-        bundle,
+        subject,
         real,
         protocol,
         students=options.names(students) or [],
@@ -109,7 +112,7 @@ def evaluate(
         runs=runs or (out / "runs.jsonl" if out else None),
     )
     if out:
-        _write(found, bundle, real.train.spec, out)
+        _write(found, subject, real.train.spec, out)
     _show(found, json)
 
 
@@ -122,11 +125,11 @@ def _show(found: Report, json: bool) -> None:
         say(table(found))
 
 
-def _write(found: Report, bundle: str, spec: DataSpec, out: Path) -> None:
+def _write(found: Report, subject: str | ClassStore, spec: DataSpec, out: Path) -> None:
     """The report, and a picture of the images that the students saw."""
     from latentdc.evaluate.sets import subject_of
     from latentdc.report import save_grid, write_report
 
     write_report(found, out)
-    images = subject_of(bundle, spec).images
+    images = subject_of(subject, spec).images
     save_grid(out / "grid.png", images.x, images.owner, spec.class_names)

@@ -42,10 +42,14 @@ def gan(
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = "cpu",
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the checkpoint of --out.")] = True,
+    also_fits: Annotated[
+        str | None, typer.Option("--also-fits", help="Other data sets, by name, that it may be a default for.")
+    ] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Measure coverage and accuracy last.")] = True,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
+    no_mirror: options.NoMirror = False,
     download: options.Download = False,
     json: options.Json = False,
 ) -> None:
@@ -58,14 +62,13 @@ def gan(
       latentdc fit gan --data fashion-mnist-mini --minutes 20 --out my-gan
       latentdc fit gan --data my-images/ --size 32 --steps 20000 --z-dim 32 --out my-gan
     """
-    from latentdc.data.sources import open_data
     from latentdc.fit.gan import GanRecipe
     from latentdc.fit.run import fit_gan
 
     levels = options.numbers("--channels", channels)
-    store = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit).train
+    real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
     folder = fit_gan(
-        store,
+        real.train,
         GanRecipe(z_dim=z_dim, channels=levels, batch_size=batch_size),
         out=out,
         steps=steps,
@@ -75,6 +78,7 @@ def gan(
         precision=precision.value,
         resume=resume,
         figures=figures,
+        also_fits=options.names(also_fits) or (),
     )
     if json:
         emit({"path": str(folder), "card": json_.loads((folder / "card.json").read_text(encoding="utf-8"))})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from latentdc.errors import InputError
+
+if TYPE_CHECKING:
+    from latentdc.data.sources import Data as Opened
 
 
 class Precision(StrEnum):
@@ -30,10 +33,21 @@ Size = Annotated[
     int | None, typer.Option("--size", min=4, help="Side in pixels that images of a folder are resized to.")
 ]
 Classes = Annotated[
-    str | None, typer.Option("--classes", help="Only these classes, by name or number, separated by commas.")
+    str | None, typer.Option("--classes", help="Only these classes, by name or else number, separated by commas.")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many training images per class.")]
 Download = Annotated[bool, typer.Option("--download", help="Allow fetching a named data set through torchvision.")]
+HoldOut = Annotated[
+    bool,
+    typer.Option(
+        "--hold-out",
+        help="Leave a slice of the training images out, to compare settings on it with evaluate --split held-out.",
+    ),
+]
+NoMirror = Annotated[
+    bool, typer.Option("--no-mirror", help="A mirrored image is another label, as for digits: never mirror one.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks; pays off for long runs.")]
 Seed = Annotated[int, typer.Option("--seed", help="Every random draw follows from this number.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
@@ -51,6 +65,30 @@ NumPairs = Annotated[
     int | None, typer.Option("--num-pairs", min=1, help="(network, augmentation) pairs of the sketch.")
 ]
 BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or a repository on the Hub.")]
+
+
+def opened(
+    data: str,
+    *,
+    size: int | None,
+    classes: str | None,
+    limit: int | None,
+    download: bool,
+    no_mirror: bool,
+    hold_out: bool = False,
+) -> Opened:
+    """The data set that the options describe."""
+    from latentdc.data.sources import open_data
+
+    return open_data(
+        data,
+        size=size,
+        classes=names(classes),
+        download=download,
+        limit=limit,
+        mirror=not no_mirror,
+        hold_out=hold_out,
+    )
 
 
 def names(text: str | None) -> list[str] | None:

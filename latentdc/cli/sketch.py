@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentdc.cli import options
 from latentdc.cli.app import emit, group, say
 from latentdc.errors import InputError
+
+if TYPE_CHECKING:
+    from latentdc.data.store import ClassStore
 
 app = group(
     """Sum what networks see of the whole real set, once, into one file to condense from.
@@ -20,11 +23,20 @@ app = group(
     Examples:
       latentdc sketch --data fashion-mnist-mini --num-pairs 60 --out mini.safetensors
       latentdc condense --data fashion-mnist-mini --sketch mini.safetensors --images-per-class 10 --out runs/ten
+      latentdc sketch --data hospital-a/ --size 32 --out a.safetensors
+      latentdc sketch --data hospital-b/ --size 32 --like a.safetensors --out b.safetensors
       latentdc sketch merge a.safetensors b.safetensors --out both.safetensors
       latentdc sketch subtract both.safetensors b.safetensors --out a-again.safetensors
     """,
     alone=True,
 )
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--like",
+        help="Take mean, std and kernel lengths from this sketch, so that the two can be merged or subtracted.",
+    ),
+]
 Path_ = Annotated[Path, typer.Argument(help="A sketch file.")]
 
 
@@ -42,11 +54,14 @@ def make(
     settings: options.Settings = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of networks, augmentation and walk.")] = None,
     precision: Annotated[options.Precision | None, typer.Option("--precision", help="Of the networks.")] = None,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the networks; pays off for long runs.")] = False,
+    like: Like = None,
+    compile: options.Compile = False,
     device: options.Device = "cpu",
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
+    hold_out: options.HoldOut = False,
+    no_mirror: options.NoMirror = False,
     download: options.Download = False,
     json: options.Json = False,
 ) -> None:
@@ -67,19 +82,38 @@ def make(
         "precision": precision and precision.value,
         "decoder": "pixels",
     }
-    from latentdc.data.sources import open_data
+    real = options.opened(
+        data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
+    )
+    _take(real.train, recipe, settings or [], changes, like=like, out=out, device=device)
+    _report(out, json)
+
+
+def _take(
+    store: ClassStore,
+    recipe: str,
+    settings: list[str],
+    changes: dict[str, Any],
+    *,
+    like: Path | None,
+    out: Path,
+    device: str,
+) -> None:
+    """Write the sketch that a recipe would take of some images, under the statistics of another one if given."""
     from latentdc.pipelines.condensation import CondensationPipeline
     from latentdc.recipe import make_source
+    from latentdc.sketch import Sketch
 
-    real = open_data(data, size=size, classes=options.names(classes), download=download, limit=limit)
-    store, built = CondensationPipeline().prepare(real, recipe, settings=settings or (), overrides=changes)
-    make_source(built, store, out=out, device=device)
-    _report(out, json)
+    other = None if like is None else Sketch.load(like)
+    if other is not None:
+        store = store.with_statistics(other.spec.mean, other.spec.std)
+    store, built = CondensationPipeline().prepare(store, recipe, settings=settings, overrides=changes)
+    make_source(built, store, like=other, out=out, device=device)
 
 
 @app.command()
 def merge(first: Path_, second: Path_, *, out: options.Out, json: options.Json = False) -> None:
-    """Add two sketches of disjoint sets, taken alike: the sketch of their union.
+    """Add two sketches of disjoint sets, taken alike (see latentdc sketch --like): the sketch of their union.
 
     \b
     Example:

@@ -79,9 +79,8 @@ def read_named(name: str, *, size: int | None, download: bool) -> Raw:
     if found is None and download:
         found = _download(name)
     if found is None:
-        listed = "\n  ".join(str(place) for place in places)
         raise DataError(
-            f"{name} was not found. Looked in\n  {listed}\nSet {ENVIRONMENT} to the folder that has it, "
+            f"{name} was not found in {', '.join(map(str, places))}. Set {ENVIRONMENT} to the folder that has it, "
             "or allow the download with --download."
         )
     if name == "fashion-mnist":

@@ -35,6 +35,7 @@ def open_data(
     download: bool = False,
     limit: int | None = None,
     mirror: bool | None = None,
+    hold_out: bool = False,
 ) -> Data:
     """Open a data set.
 
@@ -44,10 +45,11 @@ def open_data(
             sub-folder per class; or a parquet file or folder; or a folder of idx files.
         size: bring every image to ``size × size``: the shorter side is resized (bilinear, antialiased), then the
             central square is cut out. None: as they are, and they must agree.
-        classes: keep these classes only, by name or number, renumbered in this order.
+        classes: keep these classes only, renumbered in this order: see ``class_numbers``.
         download: allow torchvision to download a named data set that is not found.
         limit: keep the first images of each training class, this many; the test split stays whole.
         mirror: whether a mirrored image keeps its label; None: yes.
+        hold_out: leave the held-out slice of the training images out (``ClassStore.holdout``), to judge choices on it.
 
     Statistics are the published ones for a named data set, also when its unresized files are given by path, and
     otherwise those of the training images.
@@ -62,7 +64,27 @@ def open_data(
     data = _stores(raw, str(source), mirror is None or mirror)
     if classes is not None:
         data = _choose(data, classes)
-    return data if limit is None else Data(data.train.limit(limit), data.test)
+    train = data.train if limit is None else data.train.limit(limit)
+    return Data(train.holdout()[0] if hold_out else train, data.test)
+
+
+def class_numbers(classes: Sequence[str | int], names: Sequence[str]) -> list[int]:
+    """Numbers of some classes: a text is a name, or else a number in digits; an integer is always a number.
+
+    Raises:
+        DataError: no such class, or one that is named twice.
+    """
+    numbers: list[int] = []
+    for given in classes:
+        if isinstance(given, str) and given in names:
+            numbers.append(names.index(given))
+        elif str(given).isdecimal() and int(given) < len(names):
+            numbers.append(int(given))
+        else:
+            raise DataError(f"class {unknown('class', str(given), names)}")
+    if len(set(numbers)) != len(numbers):
+        raise DataError(f"the class subset {', '.join(map(str, classes))} names a class twice.")
+    return numbers
 
 
 def _read_path(source: str | Path, size: int | None) -> Raw:
@@ -114,18 +136,10 @@ def _published(spec: DataSpec, source: str) -> DataSpec:
 
 
 def _choose(data: Data, classes: Sequence[str | int]) -> Data:
-    names = data.train.spec.class_names
-    numbers: list[int] = []
-    for entry in classes:
-        text = str(entry)
-        if text in names:
-            numbers.append(names.index(text))
-        elif text.isdecimal() and int(text) < len(names):
-            numbers.append(int(text))
-        else:
-            raise DataError(f"{data.train.spec.name}: class {unknown('class', text, names)}")
-    if len(set(numbers)) != len(numbers):
-        raise DataError(f"{data.train.spec.name}: the class subset {list(classes)} names a class twice.")
+    try:
+        numbers = class_numbers(classes, data.train.spec.class_names)
+    except DataError as error:
+        raise DataError(f"{data.train.spec.name}: {error}") from None
     train = data.train.choose(numbers)
     if data.test is None:
         return Data(train, None)

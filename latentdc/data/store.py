@@ -156,6 +156,18 @@ class ClassStore:
         spec = dataclasses.replace(self.spec, class_names=names, fingerprint="")
         return ClassStore(self.images[rows], labels, spec, allow_empty=True)
 
+    def with_statistics(self, mean: Sequence[float], std: Sequence[float]) -> ClassStore:
+        """The same images under other statistics: networks then standardise them as they do those of another set.
+
+        Raises:
+            DataError: not one number per channel.
+        """
+        channels = self.spec.image_shape[0]
+        if len(mean) != channels or len(std) != channels:
+            raise DataError(f"{self.spec.name}: statistics of {len(mean)} channels for images of {channels}.")
+        spec = dataclasses.replace(self.spec, mean=tuple(mean), std=tuple(std))
+        return ClassStore(self.images, self.labels, spec, allow_empty=True, digests=self._digests)
+
     def to(self, device: torch.device | str) -> ClassStore:
         """The same store with its uint8 images on another device."""
         images, labels = self.images.to(device), self.labels.to(device)

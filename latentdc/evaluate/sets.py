@@ -108,6 +108,17 @@ def subject_of(source: str | Path | Bundle | ClassStore, spec: DataSpec) -> Subj
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 
+def at_size(source: str, size: int | None) -> str | ClassStore:
+    """Labelled images brought to ``size``, as the data they are evaluated on is; a bundle or no size: as given.
+
+    Raises:
+        DataError: no such folder, or one that cannot be read.
+    """
+    if size is None or (Path(source) / "model_index.json").is_file():
+        return source
+    return open_data(source, size=size).train
+
+
 def _slug(name: str) -> str:
     """A class name as a folder can carry it: only letters and digits count."""
     return re.sub(r"[\W_]+", "-", name).strip("-").lower()

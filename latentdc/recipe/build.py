@@ -100,6 +100,7 @@ def make_source(
     store: ClassStore,
     *,
     given: Sketch | str | Path | None = None,
+    like: Sketch | None = None,
     out: str | Path | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
@@ -110,6 +111,7 @@ def make_source(
         built: the parts.
         store: the real images.
         given: a sketch or its file; it replaces whatever source the recipe names.
+        like: a sketch whose kernel lengths one taken now uses, so that the two can be merged or subtracted.
         out: where a sketch taken now is written; an interrupted one goes on from there.
         device: where a sketch is computed.
         progress: show a bar on standard error.
@@ -119,14 +121,14 @@ def make_source(
     """
     recipe, spec = built.recipe, built.spec
     if given is not None:
-        return _fitting(given if isinstance(given, Sketch) else Sketch.load(given), built)
+        return _fitting(given if isinstance(given, Sketch) else Sketch.load(given), built, store)
     wanted = recipe.source
     if wanted.kind == "minibatches":
         pool = FreshPool(wanted.arch, spec, recipe.seed, wanted.width)
         sampler = UniformSampler(store, wanted.num_per_class)
         return Minibatches(store, sampler, pool, built.augment, seed=recipe.seed)
     if out is not None and Path(out).exists():
-        return _as_asked(_fitting(Sketch.load(out), built), recipe, out)
+        return _as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
     return sketch(
         store,
         FixedPool(wanted.arch, spec, recipe.seed, wanted.num_pairs, wanted.width),
@@ -141,6 +143,7 @@ def make_source(
         compile=recipe.compile,
         device=device,
         out=out,
+        like=like,
         progress=progress,
     )
 
@@ -202,17 +205,44 @@ def _check_formation(formation: Formation, spec: DataSpec) -> None:
         raise RecipeError(f"formation: {error}") from error
 
 
-def _fitting(taken: Sketch, built: Built) -> Sketch:
-    """The sketch, if it is of these data and this objective."""
+def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
+    """The sketch, if it is of these data and this objective.
+
+    Of a merged or subtracted one nobody has seen all images at once: in place of their fingerprint, the images of each
+    class are compared, and their statistics, which may be those of one part (see ``_near``).
+    """
     mine, its = built.spec, taken.spec
-    for name in ("image_shape", "class_names", "fingerprint"):
-        if getattr(mine, name) != getattr(its, name):
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (getattr(mine, name), getattr(its, name)) for name in ("image_shape", "class_names", "mirror")
+    }
+    if taken.whole:
+        pairs["fingerprint"] = mine.fingerprint, its.fingerprint
+    else:
+        counts = tuple(int(count) for count in taken.counts[0].tolist())
+        subset = taken.manifest.images_per_pair is not None
+        here = tuple(map(min, store.counts, counts)) if subset else store.counts
+        pairs["images per class"] = here, counts
+        if not _near(mine, its):
+            pairs["mean and std"] = (mine.mean, mine.std), (its.mean, its.std)
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
             raise InputError(
-                f'the sketch was taken of other data: its {name} is {getattr(its, name)!r} ("{its.name}"), here it is '
-                f'{getattr(mine, name)!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
+                f'the sketch was taken of other data: its {name} is {theirs!r} ("{its.name}"), here it is '
+                f'{ours!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
             )
     taken.must_hold(built.see, built.by)
     return taken
+
+
+def _near(one: DataSpec, other: DataSpec) -> bool:
+    """Whether the statistics could be those of two parts of one data set: means within half a std, stds within 2."""
+    spreads = list(zip(one.std, other.std, strict=False))
+    means = zip(one.mean, other.mean, spreads, strict=False)
+    return (
+        len(one.std) == len(other.std)
+        and all(abs(a - b) <= max(s) / 2 for a, b, s in means)
+        and all(max(s) <= 2 * min(s) for s in spreads)
+    )
 
 
 def _as_asked(taken: Sketch, recipe: Recipe, path: str | Path) -> Sketch:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
 from latentdc.sketch.manifest import Manifest, describe, loads
-from latentdc.types import Batch, DataSpec
+from latentdc.types import Batch, DataSpec, Net
 
 
 class Sketch:
@@ -67,6 +66,11 @@ class Sketch:
     def num_pairs(self) -> int:
         """Number of (network, augmentation draw) pairs."""
         return self.manifest.num_pairs
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is of one data set as it was opened, and not a sum or difference of several."""
+        return len(self.manifest.history) == 1
 
     @property
     def num_bytes(self) -> int:
@@ -160,7 +164,7 @@ class Sketch:
         """Sketch of the union of two disjoint sets.
 
         Raises:
-            InputError: the two were not taken alike; the message says what differs.
+            InputError: the two were not taken alike, or share a set; the message says what differs.
         """
         return self._combine(other, 1)
 
@@ -187,10 +191,7 @@ class Sketch:
             wrong.append("kernel lengths differ: take one with `like` set to the other")
         if wrong:
             raise InputError(f"the sketches cannot be {verb}: {'; '.join(wrong)}")
-        mark = "+" if sign > 0 else "-"
-        history = [*self.manifest.history, *(_flip(line, sign) for line in other.manifest.history)]
-        both = hashlib.sha256(f"{self.spec.fingerprint}{mark}{other.spec.fingerprint}".encode()).hexdigest()
-        manifest = dataclasses.replace(self.manifest, history=history, data={**self.manifest.data, "fingerprint": both})
+        manifest = self.manifest.combined(other.manifest, sign)
         sums = [a + sign * b.to(a) for a, b in zip(self.sums, other.sums, strict=True)]
         counts = self.counts + sign * other.counts.to(self.counts)
         # A class of which nothing is left is exactly zero, without the residue of float64 rounding.
@@ -235,7 +236,7 @@ class SketchView:
 
     def __init__(self, source: Sketch, step: int) -> None:
         self.source, self.step, self.pair = source, step, source.pair(step)
-        self.net = source.network(self.pair)
+        self.net: Net = source.network(self.pair)
 
     def rng(self, purpose: str, cls: int = 0) -> torch.Generator:
         """A generator that depends on the sketch's seed, the purpose, the step and the class only."""
@@ -280,10 +281,6 @@ def must_be_sketchable(by: Discrepancy) -> None:
 def _walk(seed: int, turn: int, num_pairs: int) -> list[int]:
     order: list[int] = torch.randperm(num_pairs, generator=stream(seed, "pairs", turn)).tolist()
     return order
-
-
-def _flip(line: str, sign: int) -> str:
-    return line if sign > 0 else ("-" if line[0] == "+" else "+") + line[1:]
 
 
 def _augment(described: dict[str, Any]) -> Augment:

@@ -195,7 +195,7 @@ def _pairs(
         for pair in range(manifest.num_pairs):
             file = None if partial is None else partial / f"pair-{pair:05d}.safetensors"
             if file is not None and file.exists():
-                done.append(_left(file, manifest))
+                done.append(_left(file, manifest, like, pair))
                 bar.update(per_pair)
                 continue
             net = pool.network(pair % pool.num)
@@ -212,9 +212,11 @@ def _pairs(
     return done
 
 
-def _left(file: Path, manifest: Manifest) -> dict[str, Tensor]:
+def _left(file: Path, manifest: Manifest, like: Sketch | None, pair: int) -> dict[str, Tensor]:
     tensors, digest = read(file)
-    if digest != manifest.digest():
+    lengths = [] if like is None else [scale[pair].cpu() for scale in like.scales]
+    alike = all(torch.equal(tensors[f"scales.{layer}"], scale) for layer, scale in enumerate(lengths))
+    if digest != manifest.digest() or not alike:
         raise BundleError(
             f"{file.parent} was left by another sketch (data, seed or parts differ): delete it or change out"
         )

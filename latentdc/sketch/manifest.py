@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from latentdc.errors import BundleError
+from latentdc.errors import BundleError, InputError
 from latentdc.types import DataSpec
 
 VERSION = 1
 _PLAIN = ("see", "by", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
 _OF_DATA = ("image_shape", "class_names", "mean", "std")
+_ENTRY = re.compile(r"([+-])(.*) (\S+) \(\d+ images\)", re.DOTALL)
 
 
 def describe(part: object) -> dict[str, Any]:
@@ -21,6 +23,14 @@ def describe(part: object) -> dict[str, Any]:
     fields = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else {}
     described: dict[str, Any] = json.loads(json.dumps({"part": type(part).__name__, **fields}))
     return described
+
+
+class Entry(NamedTuple):
+    """A line of a history: a data set that was added or subtracted."""
+
+    sign: int
+    name: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,35 @@ class Manifest:
             found += _compare(f"data.{name}", self.data[name], other.data[name])
         return found
 
+    def combined(self, other: Manifest, sign: int) -> Manifest:
+        """Of the sketch that remains when another one is added (``sign`` 1) or subtracted (-1).
+
+        A set that is both added and subtracted leaves no trace, so ``(a + b) - b`` is again the sketch of ``a``.
+
+        Raises:
+            InputError: a set would be added, or subtracted, twice.
+        """
+        history = list(self.history)
+        for line in other.history:
+            theirs = entry(line)
+            wanted = sign * theirs.sign
+            same = [mine for mine in history if entry(mine).fingerprint == theirs.fingerprint]
+            if any(entry(mine).sign == wanted for mine in same):
+                done = "added" if wanted > 0 else "subtracted"
+                raise InputError(
+                    f'the sketches cannot be combined: "{theirs.name}" ({theirs.fingerprint[:12]}) was {done} already '
+                    "and would count twice. Combine sketches of disjoint sets."
+                )
+            if same:
+                history.remove(same[0])
+            else:
+                history.append(("+" if wanted > 0 else "-") + line[1:])
+        name = self.data["name"]
+        fingerprint = hashlib.sha256("\n".join(sorted(history)).encode()).hexdigest()
+        if len(history) == 1 and entry(history[0]).sign > 0:
+            _, name, fingerprint = entry(history[0])
+        return dataclasses.replace(self, history=history, data={**self.data, "name": name, "fingerprint": fingerprint})
+
     def dumps(self) -> str:
         """As JSON."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True)
@@ -77,6 +116,18 @@ class Manifest:
     def digest(self) -> str:
         """sha256 of the JSON."""
         return hashlib.sha256(self.dumps().encode()).hexdigest()
+
+
+def entry(line: str) -> Entry:
+    """A line of a history, read.
+
+    Raises:
+        BundleError: it is none.
+    """
+    found = _ENTRY.fullmatch(line)
+    if found is None:
+        raise BundleError(f"the sketch's history is damaged: {line!r}")
+    return Entry(1 if found[1] == "+" else -1, found[2], found[3])
 
 
 def loads(text: str) -> Manifest:
