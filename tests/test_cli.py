@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -109,6 +110,18 @@ def test_interrupt_and_divergence_have_their_own_codes(monkeypatch: pytest.Monke
         result = run("decode", Path(__file__).parent, "--out", "x")
         assert result.exit_code == code
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_compile_reaches_the_recipe(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentdc.pipelines.condensation import CondensationPipeline
+
+    def estimate(pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, **changes: Any) -> dict:
+        return {"compile": pipe.prepare(data, recipe, **changes)[1].recipe.compile}
+
+    monkeypatch.setattr(CondensationPipeline, "estimate", estimate)
+    shown = run(*CONDENSE, "--dry-run", "--json", *(["--compile"] if told else [])).stdout
+    assert json.loads(shown) == {"compile": told}
 
 
 def test_recipes_as_json_and_text() -> None:

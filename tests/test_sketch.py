@@ -105,6 +105,19 @@ def test_an_interrupted_sketch_goes_on(store: ClassStore, tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["real.safetensors"]
 
 
+def test_what_was_left_under_other_kernel_lengths_is_not_taken_over(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by, out = RandomFourier(num=8), tmp_path / "real.safetensors"
+    one, other = (_take(store.subset(rows), by=by) for rows in (range(13), range(13, 27)))
+    monkeypatch.setattr(make.shutil, "rmtree", lambda *_, **__: None)  # As if cut off just before the end.
+    _take(store, by=by, like=one, out=out)
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="another sketch"):
+        _take(store, by=by, like=other, out=out)
+    assert torch.equal(_take(store, by=by, like=one, out=out).scales[0], one.scales[0])
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
