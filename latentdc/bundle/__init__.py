@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from latentdc.bundle.contents import Bundle
 from latentdc.bundle.loading import load_bundle
-from latentdc.bundle.saving import attach_report, requantise, save_bundle
+from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
 from latentdc.bundle.storage import Storage, storage_of
 
-__all__ = ["Bundle", "Storage", "attach_report", "load_bundle", "requantise", "save_bundle", "storage_of"]
+__all__ = [
+    "Bundle",
+    "Storage",
+    "attach_report",
+    "check_savable",
+    "load_bundle",
+    "requantise",
+    "save_bundle",
+    "storage_of",
+]

@@ -6,7 +6,9 @@ import ast
 import hashlib
 import inspect
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,19 @@ def is_bundle(folder: Path) -> bool:
         return read_json(folder / MANIFEST).get("format") == FORMAT
     except BundleError:
         return False
+
+
+def aside(folder: Path) -> Path:
+    """Where a bundle waits while a new one takes its place."""
+    return folder.with_name(f".{folder.name}.replaced")
+
+
+def restore(folder: Path) -> None:
+    """Put a bundle back that a killed process had set aside, if nothing is in its place."""
+    waiting = aside(folder)
+    if not folder.exists() and is_bundle(waiting):
+        with suppress(OSError):  # Somebody else was faster, or the place is read-only.
+            os.replace(waiting, folder)
 
 
 def check_version(folder: Path, manifest: dict[str, Any]) -> None:

@@ -65,8 +65,8 @@ def save_bundle(
             does not stand alone, or the place is taken by something that is no bundle.
     """
     target = Path(folder)
-    _check_place(target)
-    _check_parts(bank, decoder, formation, spec)
+    check_savable(target, decoder=decoder, formation=formation)
+    _check_parts(bank, decoder, spec)
     provenance = {"versions": versions(), **provenance}
     bundle = Bundle(
         bank, decoder, spec, formation, provenance, dict(hints or {}), report, None, decoder_public, raw_set_bytes
@@ -76,11 +76,12 @@ def save_bundle(
     try:
         _write(building, bundle)
         building.chmod(0o755)
-        old = building.with_name(f"{building.name}.old")
+        aside = layout.aside(target)
+        shutil.rmtree(aside, ignore_errors=True)
         if target.exists():
-            os.replace(target, old)
+            os.replace(target, aside)  # Killed before the next line, the old bundle is found again: layout.restore.
         os.replace(building, target)
-        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return target
@@ -144,21 +145,37 @@ def versions() -> dict[str, str]:
     return {"latentdc": __version__, **found}
 
 
-def _check_place(target: Path) -> None:
+def check_savable(folder: str | Path, *, decoder: object, formation: object = None) -> None:
+    """Check what would make ``save_bundle`` refuse whatever the latents turn out to be: before the work, not after.
+
+    Args:
+        folder: where the bundle shall be.
+        decoder: the decoder that shall travel in it.
+        formation: the formation, or None.
+
+    Raises:
+        InputError: the place is taken by something that is no bundle, or a part cannot travel.
+    """
+    target = Path(folder)
+    layout.restore(target)
     if target.is_dir() and any(target.iterdir()) and not layout.is_bundle(target):
         raise InputError(
             f"{target}: exists and is no bundle; give an empty or new folder (--out), it is left as it is."
         )
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; give a folder for the bundle (--out).")
-
-
-def _check_parts(bank: LatentBank, decoder: Any, formation: Any, spec: DataSpec) -> None:
     for name, module in (("decoder", decoder), ("formation", formation)):
-        if module is not None and not hasattr(module, "save_pretrained"):
+        if module is None:
+            continue
+        if not hasattr(module, "save_pretrained"):
             raise InputError(
                 f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin."
             )
+        if not layout.is_library_class(type(module)):
+            layout.portable_source(type(module))
+
+
+def _check_parts(bank: LatentBank, decoder: Any, spec: DataSpec) -> None:
     shapes = {key: tuple(shape) for key, shape in decoder.latent_shapes.items()}
     pairs = (
         ("latents of the bank", bank.shapes, "latents the decoder takes", shapes),

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.accelerator import Accelerator
 from torch import nn
 
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
+from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
 from latentdc.pipelines.hub import fetch
 from latentdc.pipelines.run import CondensationOutput, Run
-from latentdc.recipe import Built, Recipe, build, dry_run, load_recipe
+from latentdc.recipe import Built, build, dry_run, load_recipe
 from latentdc.resources import shipped
 from latentdc.sketch import Sketch
 
@@ -34,9 +34,12 @@ class CondensationPipeline:
     Args:
         decoder: a decoder module, ``"pixels"``, the name of a shipped checkpoint, a checkpoint folder, or None for the
             one the recipe names.
-        device: where to compute; None for the best there is.
+        device: where to compute; None for the best there is (see ``latentdc.devices.device_of``).
         precision: ``"fp32"`` or ``"bf16"``; None for the recipe's.
         decoder_public: public name of the decoder, where it can be had without the bundle.
+
+    Raises:
+        InputError: no such device.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class CondensationPipeline:
         decoder_public: str | None = None,
     ) -> None:
         self.decoder, self.precision, self.decoder_public = decoder, precision, decoder_public
-        self._device = device
+        self._device = device_of(device)
         self._progress = True
 
     @classmethod
@@ -101,11 +104,15 @@ class CondensationPipeline:
     @property
     def device(self) -> torch.device:
         """Where it computes."""
-        return torch.device(self._device) if self._device is not None else Accelerator().device
+        return self._device
 
     def to(self, device: str | torch.device) -> CondensationPipeline:
-        """Compute on this device from now on: ``"cpu"``, or the accelerator that is there."""
-        self._device = device
+        """Compute on this device from now on.
+
+        Raises:
+            InputError: no such device; the message says why.
+        """
+        self._device = device_of(device)
         return self
 
     def set_progress_bar_config(self, *, disable: bool = False) -> None:
@@ -139,7 +146,7 @@ class CondensationPipeline:
         changes = {name: value for name, value in changes.items() if value is not None}
         resolved = load_recipe(recipe, settings=settings, overrides=changes)
         own: Any = self.decoder if isinstance(self.decoder, nn.Module) else None
-        return store, build(resolved, store.spec, decoder=own)
+        return store, build(resolved, store.spec, decoder=own, decoder_name=self.decoder_public)
 
     def estimate(
         self,
@@ -153,7 +160,7 @@ class CondensationPipeline:
         """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``."""
         store, built = self.prepare(data, recipe, settings=settings, overrides=overrides)
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
-        return dry_run(built, store, given=given, accelerator=self._accelerator(built.recipe))
+        return dry_run(built, store, given=given, device=self.device)
 
     def __call__(
         self,
@@ -199,10 +206,5 @@ class CondensationPipeline:
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
         store, built = self.prepare(data, recipe, settings=settings, overrides=changes)
-        accelerator = self._accelerator(built.recipe)
-        run = Run(built, store, Path(out), accelerator, self.decoder_public, self._progress)
+        run = Run(built, store, Path(out), self.device, self.decoder_public, self._progress)
         return run(sketch, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
-
-    def _accelerator(self, recipe: Recipe) -> Accelerator:
-        cpu = self._device is not None and torch.device(self._device).type == "cpu"
-        return Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no", cpu=cpu)

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate.accelerator import Accelerator
+import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import nn
 
-from latentdc.bundle import Bundle, load_bundle, save_bundle
+from latentdc.bundle import Bundle, check_savable, load_bundle, save_bundle
 from latentdc.checkpoint import Checkpoints, digest
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
-from latentdc.errors import InputError
+from latentdc.devices import accelerator_on, is_main_process
 from latentdc.evaluate.sets import exported
 from latentdc.initialise import order_rows
 from latentdc.latents import decode
+from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, to_toml
 from latentdc.report import save_grid
@@ -52,7 +53,7 @@ class Run:
         built: the parts.
         store: the real images.
         out: folder of the bundle; ``<out>.run`` keeps checkpoints, log and sketch.
-        accelerator: device, precision and processes.
+        device: where to compute.
         decoder_public: public name of the decoder, or None.
         progress: show bars on standard error.
     """
@@ -60,7 +61,7 @@ class Run:
     built: Built
     store: ClassStore
     out: Path
-    accelerator: Accelerator
+    device: torch.device
     decoder_public: str | None = None
     progress: bool = True
     loss: float = float("nan")
@@ -77,9 +78,9 @@ class Run:
     ) -> CondensationOutput:
         """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
         built, recipe = self.built, self.built.recipe
-        accelerator: Any = self.accelerator  # Parts of accelerate carry no types.
-        if self.out.exists() and not self.out.is_dir():
-            raise InputError(f"{self.out} is a file; give a folder for the bundle with --out.")
+        # What would stop the writing at the end is better known before the first step.
+        check_savable(self.out, decoder=built.decoder, formation=built.formation)
+        accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
             source = self._source(given)
         state = Checkpoints(self.folder, identity(built, source=source), every_seconds=checkpoint_seconds)
@@ -97,6 +98,9 @@ class Run:
             seed=recipe.seed,
             chunk=recipe.chunk,
             accelerator=accelerator,
+            device=self.device,
+            precision=recipe.precision,
+            compile=recipe.compile,
             formation=built.formation,
             checkpoints=state,
             on_step=(self._note, *on_step),
@@ -124,8 +128,8 @@ class Run:
             self.store,
             given=given,
             out=self.folder / f"sketch-{digest(named)[:12]}.safetensors",
-            device=self.accelerator.device,
-            progress=self.progress and self.accelerator.is_main_process,
+            device=self.device,
+            progress=self.progress and is_main_process(),
         )
 
     def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
@@ -145,6 +149,9 @@ class Run:
         provenance = {
             "recipe": recipe.name,
             "recipe_toml": to_toml(recipe),
+            "decoder_name": built.decoder_name,
+            "decoder_sha256": fingerprint(decoder),
+            "precision": recipe.precision,
             "data": spec.name,
             "data_fingerprint": spec.fingerprint,
             "num_real_images": len(self.store),

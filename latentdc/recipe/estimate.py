@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from accelerate.accelerator import Accelerator
 from torch import nn
 
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
+from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
 from latentdc.networks import FixedPool
 from latentdc.recipe.build import Built, make_source
@@ -28,7 +28,7 @@ _PROBE_IMAGES = 4
 
 
 def dry_run(
-    built: Built, store: ClassStore, *, given: Sketch | None = None, accelerator: Accelerator | None = None
+    built: Built, store: ClassStore, *, given: Sketch | None = None, device: torch.device | None = None
 ) -> dict[str, Any]:
     """The resolved recipe and what it will cost; JSON values only.
 
@@ -36,7 +36,7 @@ def dry_run(
         built: the parts.
         store: the real images.
         given: a sketch that exists already.
-        accelerator: where the trial steps run.
+        device: where the trial steps run; None for the best there is.
 
     Returns:
         ``recipe`` (flat), ``data``, ``rows_per_class``, ``images_per_class`` (after the formation),
@@ -44,16 +44,16 @@ def dry_run(
         ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``,
         ``bundle_bytes``, ``disk_bytes``, ``num_processes``.
     """
-    accelerator = accelerator or Accelerator()
+    device = device or device_of()
     recipe, wanted = built.recipe, built.recipe.source
     takes_sketch = given is None and wanted.kind == "sketch"
     sketch_seconds, sketch_bytes = 0.0, 0
     source: Source
     if takes_sketch:
-        source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, accelerator.device, wanted)
+        source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
     else:
         source = make_source(built, store, given=given, progress=False)
-    step_seconds = _step_seconds(built, source, accelerator)
+    step_seconds = _step_seconds(built, source, device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
@@ -72,12 +72,12 @@ def dry_run(
         "sketch_seconds": sketch_seconds,
         "condense_seconds": step_seconds * recipe.steps,
         "total_seconds": sketch_seconds + step_seconds * recipe.steps,
-        "peak_memory_bytes": _peak_memory(accelerator.device),
+        "peak_memory_bytes": _peak_memory(device),
         "sketch_bytes": sketch_bytes,
         "checkpoint_bytes": checkpoint_bytes,
         "bundle_bytes": bundle_bytes,
         "disk_bytes": sketch_bytes + checkpoint_bytes + bundle_bytes,
-        "num_processes": accelerator.num_processes,
+        "num_processes": accelerator_on(device).num_processes,
     }
 
 
@@ -114,7 +114,7 @@ def _trial_sketch(
     return small, (per_image * num_images + overhead) * wanted.num_pairs, taken.num_bytes * wanted.num_pairs
 
 
-def _step_seconds(built: Built, source: Source, accelerator: Accelerator) -> float:
+def _step_seconds(built: Built, source: Source, device: torch.device) -> float:
     """Seconds of one step, the first (which warms up) left out."""
     bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
     ends: list[float] = []
@@ -132,7 +132,9 @@ def _step_seconds(built: Built, source: Source, accelerator: Accelerator) -> flo
         optim=replace(built.recipe.optim, schedule="constant"),
         seed=built.recipe.seed,
         chunk=built.recipe.chunk,
-        accelerator=accelerator,
+        device=device,
+        precision=built.recipe.precision,
+        compile=built.recipe.compile,
         formation=built.formation,
         on_step=(stamp,),
         progress=False,

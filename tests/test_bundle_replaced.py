@@ -1,0 +1,70 @@
+"""A bundle that takes another's place: killed at any moment, one of the two is found there; refusals come early."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_parts import tiny_decoder, write_bundle
+from torch import nn
+
+from latentdc.bundle import check_savable, load_bundle
+from latentdc.errors import InputError
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it."""
+
+
+@pytest.fixture
+def killed_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose bundle was set aside by a process that was killed before the new one took its place."""
+    folder = write_bundle(tmp_path / "set")
+    replace = os.replace
+
+    def kill(source: Any, target: Any) -> None:
+        if Path(target) == folder:
+            raise Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", kill)
+        with pytest.raises(Killed):
+            write_bundle(folder, provenance={"seed": 8})
+    assert not folder.exists()
+    return folder
+
+
+def test_loading_finds_the_old_bundle(killed_between: Path) -> None:
+    assert load_bundle(killed_between).provenance["seed"] == 7
+    assert [path.name for path in killed_between.parent.iterdir()] == ["set"]
+
+
+def test_saving_again_replaces_it(killed_between: Path) -> None:
+    write_bundle(killed_between, provenance={"seed": 9})
+    assert load_bundle(killed_between).provenance["seed"] == 9
+    assert [path.name for path in killed_between.parent.iterdir()] == ["set"]
+
+
+def test_what_is_there_is_not_replaced_by_leftovers(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "set")
+    write_bundle(tmp_path / ".set.replaced", provenance={"seed": 1})
+    assert load_bundle(folder).provenance["seed"] == 7
+    write_bundle(folder, provenance={"seed": 8})
+    assert not (tmp_path / ".set.replaced").exists()
+
+
+def test_refusals_before_any_work(tmp_path: Path) -> None:
+    decoder = tiny_decoder("gan")
+    check_savable(tmp_path / "new", decoder=decoder)
+    check_savable(write_bundle(tmp_path / "old"), decoder=decoder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no bundle"):
+        check_savable(tmp_path / "mine", decoder=decoder)
+    with pytest.raises(InputError, match="is a file"):
+        check_savable(tmp_path / "mine" / "notes.txt", decoder=decoder)
+    with pytest.raises(InputError, match="cannot be stored"):
+        check_savable(tmp_path / "new", decoder=nn.Linear(2, 2))

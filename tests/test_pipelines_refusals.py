@@ -1,0 +1,89 @@
+"""What a condensation refuses, it refuses at once; what it made, it can tell where it came from."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from tiny_parts import SPEC
+
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError
+from latentdc.networks import fingerprint
+from latentdc.pipelines.condensation import CondensationPipeline
+from latentdc.recipe import parse_recipe
+
+SMALL = ("source.width=8", "source.num_pairs=2")
+
+
+class Homemade(ModelMixin, ConfigMixin):
+    """A decoder whose file imports more than a bundle may carry."""
+
+    latent_shapes, image_shape = {"x": (1, 8, 8)}, (1, 8, 8)
+
+    @register_to_config
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def prior(self, owner: torch.Tensor, rng: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"x": torch.rand(len(owner), *SPEC.image_shape, generator=rng)}
+
+    def forward(self, z: dict[str, torch.Tensor], owner: torch.Tensor) -> torch.Tensor:
+        return z["x"] * self.scale
+
+
+def quiet(*args: Any, **kwargs: Any) -> CondensationPipeline:
+    pipe = CondensationPipeline(*args, **{"device": "cpu", **kwargs})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_a_folder_in_the_way_is_found_before_the_work(tiny_store: ClassStore, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is no bundle"):
+        quiet("pixels")(tiny_store, "dm-gan", steps=1, settings=SMALL, out=out)
+    assert not (tmp_path / "run.run").exists(), "no sketch was taken"
+
+
+def test_a_decoder_that_cannot_travel_is_found_before_the_work(tiny_store: ClassStore, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Homemade travels inside the bundle"):
+        quiet(Homemade())(tiny_store, "dm", steps=1, settings=SMALL, out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_precisions_share_a_process(tiny_store: ClassStore, tmp_path: Path) -> None:
+    single, half = (
+        quiet("pixels", precision=precision)(tiny_store, "dm", steps=2, settings=SMALL, out=tmp_path / precision)
+        for precision in ("fp32", "bf16")
+    )
+    assert quiet("pixels").device == torch.device("cpu")
+    assert [out.bundle.provenance["precision"] for out in (single, half)] == ["fp32", "bf16"]
+    assert not torch.equal(single.bundle.bank.latents()["x"], half.bundle.bank.latents()["x"])
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="sees no cuda device"):
+        CondensationPipeline("pixels", device="cuda")
+    with pytest.raises(InputError, match="sees no cuda device"):
+        quiet("pixels").to("cuda:1")
+    with pytest.raises(InputError, match='Did you mean "cpu"'):
+        quiet("pixels").to("cpuu")
+
+
+def test_provenance_names_decoder_and_recipe(tiny_store: ClassStore, tmp_path: Path) -> None:
+    out = quiet("pixels")(tiny_store, "dm", steps=1, settings=SMALL, out=tmp_path / "run")
+    told = out.bundle.provenance
+    assert told["decoder_name"] == "pixels"
+    assert told["decoder_sha256"] == fingerprint(out.bundle.decoder)
+    assert parse_recipe(tomllib.loads(told["recipe_toml"])) == out.recipe
+    assert out.recipe.steps == 1
+    assert str(tmp_path) not in (out.path / "provenance.json").read_text()
