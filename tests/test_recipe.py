@@ -95,6 +95,12 @@ def test_own_file(tmp_path: Path) -> None:
     path.write_text("images_per_class = ")
     with pytest.raises(RecipeError, match="not a TOML file"):
         load_recipe(path)
+    path.write_bytes(b"\xff")
+    with pytest.raises(RecipeError, match="not a TOML file"):
+        load_recipe(path)
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(InputError, match="cannot be read as a recipe file"):
+        load_recipe(tmp_path / "folder.toml")
     with pytest.raises(InputError, match="no such recipe file"):
         load_recipe(tmp_path / "absent.toml")
     with pytest.raises(InputError, match=r'"dm-gna": no such recipe\. Did you mean "dm-gan"'):

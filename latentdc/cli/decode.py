@@ -46,7 +46,7 @@ def decode(
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
-    pipe.to(device)
+    pipe.to(options.place(device))
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]
     wanted = options.names(classes)
     chosen = class_numbers(wanted, pipe.class_names) if wanted else None

@@ -107,7 +107,7 @@ def evaluate(
         compile=compile,
         workers=workers,
         width=width,
-        device=device,
+        device=options.place(device),
         full_accuracy=full_accuracy,
         runs=runs or (out / "runs.jsonl" if out else None),
     )

@@ -74,7 +74,7 @@ def gan(
         steps=steps,
         minutes=minutes,
         seed=seed,
-        device=device,
+        device=options.place(device),
         precision=precision.value,
         resume=resume,
         figures=figures,

@@ -91,6 +91,17 @@ def opened(
     )
 
 
+def place(device: str) -> str:
+    """The device, if this machine has it.
+
+    Raises:
+        InputError: it has not, or there is no such device.
+    """
+    from latentdc.devices import device_of
+
+    return str(device_of(device))
+
+
 def names(text: str | None) -> list[str] | None:
     """The parts of a comma-separated option."""
     return [part.strip() for part in text.split(",") if part.strip()] if text else None

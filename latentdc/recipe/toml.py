@@ -37,7 +37,9 @@ def load_recipe(
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such recipe file.") from error
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a recipe file ({error.strerror}).") from error
+    except ValueError as error:  # TOML that is wrong, or no text at all.
         raise RecipeError(f"{path}: not a TOML file: {error}") from error
     table.setdefault("name", path.stem)
     return parse_recipe(table, settings=settings, overrides=overrides)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from latentdc.data import augment as augmentation
 from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.data.store import ClassStore
+from latentdc.devices import device_of
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool, Network, fingerprint
@@ -92,7 +93,7 @@ def sketch(
     manifest = dataclasses.replace(manifest, see=describe(see), by=describe(by))
     if like is not None and (wrong := manifest.differences(like.manifest)):
         raise InputError(f"`like` was not taken alike: {'; '.join(wrong)}")
-    device = torch.device(device)
+    device = device_of(device)
     pool.to(device)
     observe = observer(compile=compile, device=device)
     embedder = _Embedder(store, augment, see, by, observe, precision, batch_size, device)
