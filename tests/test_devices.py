@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from latentdc import devices
+from latentdc.cli.app import emit, say
 from latentdc.devices import device_of, is_main_process
 from latentdc.errors import InputError
 
@@ -73,3 +74,12 @@ def test_one_process_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_main_process()
     monkeypatch.setenv("RANK", "0")
     assert is_main_process()
+
+
+def test_results_are_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        say("done")
+        emit({"a": 1})
+    assert capsys.readouterr().out == 'done\n{\n  "a": 1\n}\n'

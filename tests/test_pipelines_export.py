@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,28 @@ def test_tensor_file_loads_without_pickled_code(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read["images"].numpy(), np.concatenate([levels(), levels()]))
     assert read["labels"].tolist() == [0, 0, 1, 1] * 2
     assert read["class_names"] == list(NAMES)
+
+
+@pytest.mark.parametrize("write", [export.write_folder, export.write_parquet, export.write_tensors])
+def test_a_broken_export_leaves_what_was_there(write: Callable[..., Path], tmp_path: Path) -> None:
+    if write is export.write_parquet:
+        pytest.importorskip("pyarrow")
+
+    class Broken(Exception):
+        pass
+
+    def batches() -> Iterator[DatasetSynthesisOutput]:
+        yield batch("pt" if write is export.write_tensors else "pil")
+        raise Broken
+
+    out = tmp_path / "out"
+    with pytest.raises(Broken):
+        write(out, batches(), NAMES)
+    assert not list(tmp_path.iterdir())
+    if write is export.write_folder:
+        out.mkdir()
+    else:
+        out.write_text("older")
+    write(out, [batch("pt" if write is export.write_tensors else "pil")], NAMES)
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.stat().st_mode & 0o444 == 0o444

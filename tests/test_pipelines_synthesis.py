@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from latentdc.bundle import save_bundle
+from latentdc.bundle import load_bundle, save_bundle
 from latentdc.errors import BundleError, InputError
 from latentdc.pipelines.synthesis import DatasetSynthesisOutput, DatasetSynthesisPipeline
 from latentdc.portable.bank import LatentBank
@@ -125,3 +128,66 @@ def test_dtype_is_the_decoders(bundle: Path) -> None:
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle, dtype=torch.float64)
     assert pipe.bank.z["x"].dtype == torch.float32
     assert pipe(images_per_class=1, output_type="pt").images.dtype == torch.float32
+
+
+def same(one: DatasetSynthesisPipeline, other: DatasetSynthesisPipeline) -> bool:
+    other.set_progress_bar_config(disable=True)
+    return torch.equal(one(output_type="pt").images, other(output_type="pt").images)
+
+
+def test_saved_again_it_is_a_bundle(bundle: Path, tmp_path: Path) -> None:
+    source = shutil.copytree(bundle, tmp_path / "source")
+    Image.new("L", (2, 2)).save(source / "grid.png")
+    pipe = DatasetSynthesisPipeline.from_pretrained(source)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(tmp_path / "copy")
+    copy = load_bundle(tmp_path / "copy")
+    assert copy.provenance == load_bundle(source).provenance
+    assert copy.spec == load_bundle(source).spec
+    assert (copy.path / "grid.png").read_bytes() == (source / "grid.png").read_bytes()
+    assert same(pipe, DatasetSynthesisPipeline.from_pretrained(tmp_path / "copy"))
+    pipe.save_pretrained(source)
+    assert same(pipe, DatasetSynthesisPipeline.from_pretrained(source))
+    loose = DatasetSynthesisPipeline(pipe.decoder, pipe.bank, pipe.formation)
+    with pytest.raises(InputError, match=r"latentdc\.save_bundle"):
+        loose.save_pretrained(tmp_path / "loose")
+
+
+def test_pushed_to_the_hub_it_comes_back(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = tmp_path / "hub"
+
+    def create(repository: str, **_: object) -> SimpleNamespace:
+        (hub / repository).mkdir(parents=True, exist_ok=True)
+        return SimpleNamespace(repo_id=repository)
+
+    def receive(*, repo_id: str, folder_path: Path, **_: object) -> SimpleNamespace:
+        shutil.copytree(folder_path, hub / repo_id, dirs_exist_ok=True)
+        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", create)
+    monkeypatch.setattr(huggingface_hub, "upload_folder", receive)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repository, **_: str(hub / repository))
+    pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.push_to_hub("me/set") == "https://hub/me/set/commit/1"
+    assert same(pipe, DatasetSynthesisPipeline.from_pretrained("me/set"))
+
+    def refuse(repository: str, **_: object) -> None:
+        raise OSError("no token")
+
+    monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
+    with pytest.raises(InputError, match="did not take it: no token"):
+        pipe.push_to_hub("me/set")
+
+
+def test_a_bundle_set_aside_is_found(bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(bundle, tmp_path / ".set.replaced")
+    assert DatasetSynthesisPipeline.from_pretrained(tmp_path / "set").class_names
+    assert (tmp_path / "set").is_dir()
+
+
+def test_no_class_at_all_is_refused(pipe: DatasetSynthesisPipeline) -> None:
+    with pytest.raises(InputError, match="none were given"):
+        pipe(classes=[])
+    with pytest.raises(InputError, match="none were given"):
+        next(pipe.iter_batches(classes=[]))

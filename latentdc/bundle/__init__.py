@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from latentdc.bundle.contents import Bundle
+from latentdc.bundle.layout import PICTURE, recovered
 from latentdc.bundle.loading import load_bundle
 from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
 from latentdc.bundle.storage import Storage, storage_of
 
 __all__ = [
+    "PICTURE",
     "Bundle",
     "Storage",
     "attach_report",
     "check_savable",
     "load_bundle",
+    "recovered",
     "requantise",
     "save_bundle",
     "storage_of",

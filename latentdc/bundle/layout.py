@@ -24,6 +24,8 @@ PROVENANCE = "provenance.json"
 REPORT = "report.json"
 INDEX = "model_index.json"
 CARD = "README.md"
+PICTURE = "grid.png"
+"""What a condensation shows of its set; not listed in the manifest, since nothing depends on it."""
 COMPONENTS = ("bank", "decoder", "formation")
 LOADABLE = (".py", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 """Suffixes that some loader might pick up: such a file must be listed in the manifest."""
@@ -113,12 +115,14 @@ def aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.replaced")
 
 
-def restore(folder: Path) -> None:
-    """Put a bundle back that a killed process had set aside, if nothing is in its place."""
+def recovered(folder: str | Path) -> Path:
+    """The folder, after putting a bundle back that a killed process had set aside, if nothing is in its place."""
+    folder = Path(folder)
     waiting = aside(folder)
     if not folder.exists() and is_bundle(waiting):
         with suppress(OSError):  # Somebody else was faster, or the place is read-only.
             os.replace(waiting, folder)
+    return folder
 
 
 def check_version(folder: Path, manifest: dict[str, Any]) -> None:

@@ -30,8 +30,7 @@ def load_bundle(folder: str | Path, *, classes: Sequence[type[ModelMixin]] = ())
         InputError: no such folder.
         BundleError: no bundle, an unknown version or class, or a missing, added, changed or incomplete file.
     """
-    root = Path(folder)
-    layout.restore(root)
+    root = layout.recovered(folder)
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; give the folder of a bundle (what condensing wrote to --out).")
     if not (root / layout.MANIFEST).is_file():

@@ -79,7 +79,7 @@ def save_bundle(
         aside = layout.aside(target)
         shutil.rmtree(aside, ignore_errors=True)
         if target.exists():
-            os.replace(target, aside)  # Killed before the next line, the old bundle is found again: layout.restore.
+            os.replace(target, aside)  # Killed before the next line, the old bundle is found again: layout.recovered.
         os.replace(building, target)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
@@ -156,8 +156,7 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
     Raises:
         InputError: the place is taken by something that is no bundle, or a part cannot travel.
     """
-    target = Path(folder)
-    layout.restore(target)
+    target = layout.recovered(folder)
     if target.is_dir() and any(target.iterdir()) and not layout.is_bundle(target):
         raise InputError(
             f"{target}: exists and is no bundle; give an empty or new folder (--out), it is left as it is."

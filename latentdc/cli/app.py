@@ -89,11 +89,13 @@ def frame(
 
 
 def emit(value: object) -> None:
-    """Write one JSON value to standard output."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Write one JSON value to standard output; of several processes the main one does."""
+    say(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def say(*lines: str) -> None:
-    """Write lines meant for a reader to standard output."""
-    for line in lines:
+    """Write lines meant for a reader to standard output; of several processes the main one does."""
+    from latentdc.devices import is_main_process
+
+    for line in lines if is_main_process() else ():
         typer.echo(line)

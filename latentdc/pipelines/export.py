@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +16,7 @@ from typing import Any
 
 import torch
 
+from latentdc.atomic import replacing
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.portable.pipeline import DatasetSynthesisOutput
 
@@ -33,11 +37,25 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
 def write_folder(folder: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:
     """``<folder>/<class>/<number>.png`` and ``metadata.jsonl``: file name, label, and any weight or soft label.
 
+    The folder appears whole or not at all: it is written beside its place and renamed.
+
     Raises:
         InputError: the folder exists and is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder. Choose another, or empty it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write_classes(building, batches, class_names)
+        building.chmod(0o755)
+        os.replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def _write_classes(folder: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> None:
     names = folder_names(class_names)
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -52,7 +70,6 @@ def write_folder(folder: Path, batches: Iterable[DatasetSynthesisOutput], class_
     for name, count in zip(names, written, strict=True):
         if not count:
             (folder / name).rmdir()
-    return folder
 
 
 def write_parquet(path: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:
@@ -82,8 +99,8 @@ def write_parquet(path: Path, batches: Iterable[DatasetSynthesisOutput], class_n
     present = [name for name in fields if rows and name in rows[0]]
     info = {"info": {"features": {name: features[name] for name in present}}}
     schema = arrow.schema([(name, fields[name]) for name in present], metadata={"huggingface": json.dumps(info)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), path)
+    with replacing(path) as part:
+        parquet.write_table(arrow.Table.from_pylist(rows, schema=schema), part)
     return path
 
 
@@ -97,8 +114,8 @@ def write_tensors(path: Path, batches: Iterable[DatasetSynthesisOutput], class_n
     }
     if parts[0].weights is not None:
         value["weights"] = torch.cat([part.weights.cpu() for part in parts if part.weights is not None])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(value, path)
+    with replacing(path) as part:
+        torch.save(value, part)
     return path
 
 

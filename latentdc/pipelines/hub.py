@@ -51,3 +51,46 @@ def fetch(
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{missing}, and the Hub did not give it: {reason} Check the path or the name.") from None
+
+
+def upload(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool | None = None,
+    commit_message: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """Upload a folder as a repository, which is made if it is not there; returns the address of the commit.
+
+    Args:
+        folder: what to upload, all of it.
+        repository: ``owner/name``.
+        private: whether a repository made now is private.
+        commit_message: of the upload.
+        revision: branch to upload to.
+        token: access token with the right to write.
+
+    Raises:
+        InputError: the name cannot be one, or the Hub refused.
+    """
+    from huggingface_hub import create_repo, upload_folder
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        made = create_repo(repository, private=private, token=token, exist_ok=True)
+        # Of an older bundle in the repository nothing may stay: code carries a hash in its name, and loading refuses
+        # files that no manifest lists.
+        commit = upload_folder(
+            repo_id=made.repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=revision,
+            token=token,
+            delete_patterns=["*.py", "*.safetensors", "*.json", "bank/*", "decoder/*", "formation/*"],
+        )
+    except (HFValidationError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f'"{repository}": the Hub did not take it: {reason} Check the name and the token.') from None
+    return str(commit.commit_url)

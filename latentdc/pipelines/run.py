@@ -12,7 +12,7 @@ import torch
 from diffusers.utils.outputs import BaseOutput
 from torch import nn
 
-from latentdc.bundle import Bundle, check_savable, load_bundle, save_bundle
+from latentdc.bundle import PICTURE, Bundle, check_savable, load_bundle, save_bundle
 from latentdc.checkpoint import Checkpoints, digest
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
@@ -173,7 +173,7 @@ class Run:
             raw_set_bytes=self.store.images.numel() + len(self.store),
         )
         images = exported(decode(decoder, bank, formation=formation))
-        save_grid(self.out / "grid.png", images.x, images.owner, spec.class_names)
+        save_grid(self.out / PICTURE, images.x, images.owner, spec.class_names)
 
     def _classes(self) -> list[type[Any]]:
         return [type(part) for part in (self.built.decoder, self.built.formation) if part is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdc.bundle import load_bundle
+from latentdc.bundle import PICTURE, Bundle, load_bundle, recovered, save_bundle
 from latentdc.errors import InputError
 from latentdc.pipelines import export
-from latentdc.pipelines.hub import fetch
+from latentdc.pipelines.hub import fetch, upload
 from latentdc.portable.pipeline import OUTPUT_TYPES, DatasetSynthesisBundle, DatasetSynthesisOutput
 from latentdc.portable.pipeline import export as as_type
 
@@ -29,6 +30,9 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         pipe = DatasetSynthesisPipeline.from_pretrained("runs/first")
         images = pipe(images_per_class=1, output_type="pil").images
     """
+
+    _bundle: Bundle | None = None
+    """What was loaded: the components and what is known of them."""
 
     @classmethod
     def from_pretrained(  # type: ignore[override]  # the base class takes any keyword; these are the ones that act
@@ -59,7 +63,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             InputError: neither a folder nor a repository that can be reached.
             BundleError: a damaged, incomplete or unknown bundle; the message says which file.
         """
-        folder = Path(pretrained_model_name_or_path)
+        folder = recovered(pretrained_model_name_or_path)
         if not folder.is_dir():
             folder = fetch(
                 str(pretrained_model_name_or_path),
@@ -72,9 +76,74 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             )
         bundle = load_bundle(folder, classes=component_classes)
         pipe = cls(bundle.decoder, bundle.bank, bundle.formation, class_names=list(bundle.spec.class_names))
+        pipe._bundle = bundle
         if dtype is not None:
             pipe.decoder.to(dtype)
         return pipe
+
+    def save_pretrained(self, save_directory: str | Path) -> None:  # type: ignore[override]
+        """Write the bundle it was loaded from, with the components as they are now, to another folder.
+
+        Unlike the method of other pipelines it takes nothing but the folder: a bundle has one form, which
+        ``from_pretrained`` verifies.
+
+        Raises:
+            InputError: it was not loaded from a bundle, or the place is taken by something that is no bundle.
+        """
+        if self._bundle is None:
+            raise InputError(
+                "this pipeline was put together from components, and a bundle also says what data they stand for: "
+                "write it with latentdc.save_bundle(folder, bank=…, decoder=…, spec=…, provenance=…)."
+            )
+        was = self._bundle
+        picture = None if was.path is None else was.path / PICTURE
+        drawn = picture.read_bytes() if picture is not None and picture.is_file() else None
+        folder = save_bundle(
+            save_directory,
+            bank=self.bank,
+            decoder=self.decoder,
+            formation=self.formation,
+            spec=was.spec,
+            provenance=was.provenance,
+            hints=was.hints,
+            report=was.report,
+            decoder_public=was.decoder_public,
+            raw_set_bytes=was.raw_set_bytes,
+        )
+        if drawn is not None:
+            (folder / PICTURE).write_bytes(drawn)
+
+    def push_to_hub(  # type: ignore[override]  # the keywords that act, as in from_pretrained
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        commit_message: str = "Upload a condensed data set",
+        revision: str | None = None,
+        token: str | bool | None = None,
+    ) -> str:
+        """Upload the bundle to the Hub, made as ``save_pretrained`` makes it; returns the address of the commit.
+
+        Args:
+            repo_id: ``owner/name``; made if it is not there.
+            private: whether a repository made now is private.
+            commit_message: of the upload.
+            revision: branch to upload to.
+            token: access token with the right to write.
+
+        Raises:
+            InputError: it was not loaded from a bundle, or the Hub refused.
+        """
+        with tempfile.TemporaryDirectory() as parent:
+            self.save_pretrained(Path(parent, "bundle"))
+            return upload(
+                Path(parent, "bundle"),
+                repo_id,
+                private=private,
+                commit_message=commit_message,
+                revision=revision,
+                token=token,
+            )
 
     @property
     def class_names(self) -> tuple[str, ...]:

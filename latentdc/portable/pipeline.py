@@ -74,10 +74,12 @@ class DatasetSynthesisBundle(DiffusionPipeline):
         """Class indices of names or indices; all classes for None.
 
         Raises:
-            ValueError: a class the bundle does not have.
+            ValueError: no class at all, or one that the bundle does not have.
         """
         if classes is None:
             return list(range(self.bank.num_classes))
+        if len(classes) == 0:
+            raise ValueError("classes: none were given; name at least one, or leave it out for all")
         names = list(self.config.class_names or [])
         ids = [names.index(c) if isinstance(c, str) and c in names else c for c in classes]
         for given in ids:
