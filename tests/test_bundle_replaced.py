@@ -10,7 +10,7 @@ import pytest
 from tiny_parts import tiny_decoder, write_bundle
 from torch import nn
 
-from latentdc.bundle import check_savable, load_bundle
+from latentdc.bundle import attach_report, check_savable, load_bundle
 from latentdc.errors import InputError
 
 
@@ -54,6 +54,26 @@ def test_what_is_there_is_not_replaced_by_leftovers(tmp_path: Path) -> None:
     assert load_bundle(folder).provenance["seed"] == 7
     write_bundle(folder, provenance={"seed": 8})
     assert not (tmp_path / ".set.replaced").exists()
+
+
+def test_a_report_is_never_half_attached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replace = write_bundle(tmp_path / "set"), os.replace
+    attach_report(folder, {"accuracy": 1.0})
+    for survived in range(3):
+        calls = iter(range(9))
+
+        def kill(source: Any, target: Any, calls: Any = calls, survived: int = survived) -> None:
+            if next(calls) >= survived:
+                raise Killed
+            replace(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", kill)
+            with pytest.raises(Killed):
+                attach_report(folder, {"accuracy": 2.0})
+        assert load_bundle(folder).report in ({"accuracy": 1.0}, None)
+    attach_report(folder, {"accuracy": 9.0})
+    assert load_bundle(folder).report == {"accuracy": 9.0}
 
 
 def test_refusals_before_any_work(tmp_path: Path) -> None:

@@ -201,9 +201,10 @@ def attach_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
     root = load_bundle(folder).path or Path(folder)
     partial = root / f"{layout.REPORT}.partial"
     layout.dump(partial, report)
+    others = {root / name for name in read_json(root / layout.MANIFEST)["files"]} - {root / layout.REPORT}
+    _write_manifest(root, sorted(others))  # Killed in between, the bundle has no report rather than a wrong one.
     os.replace(partial, root / layout.REPORT)
-    listed = [root / name for name in read_json(root / layout.MANIFEST)["files"]]
-    _write_manifest(root, sorted({*listed, root / layout.REPORT}))
+    _write_manifest(root, sorted({*others, root / layout.REPORT}))
     return root / layout.REPORT
 
 

@@ -48,7 +48,6 @@ Precision = Annotated[
     options.Precision | None,
     typer.Option("--precision", help="Arithmetic of the networks; the recipe's if left out."),
 ]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, or the accelerator there is if left out.")]
 Resuming = Annotated[
     Resume, typer.Option("--resume", help="auto goes on from a checkpoint of the same run; never starts over.")
 ]
@@ -72,7 +71,7 @@ def condense(
     settings: options.Settings = None,
     seed: Seed = None,
     precision: Precision = None,
-    device: Device = None,
+    device: options.Device = None,
     compile: options.Compile = False,
     resume: Resuming = Resume.auto,
     dry_run: DryRun = False,

@@ -31,7 +31,7 @@ def decode(
     ] = None,
     classes: options.Classes = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Stored rows decoded at a time.")] = 64,
-    device: options.Device = "cpu",
+    device: options.Device = None,
     json: options.Json = False,
 ) -> None:
     """Decode a bundle into images: class folders with metadata.jsonl, parquet, or a tensor file.

@@ -67,7 +67,7 @@ def evaluate(
     split: JudgedOn = Split.test,
     out: options.OptionalOut = None,
     precision: options.PrecisionOption = options.Precision.fp32,
-    device: options.Device = "cpu",
+    device: options.Device = None,
     full_accuracy: FullAccuracy = None,
     compile: Compile = False,
     workers: Workers = 1,

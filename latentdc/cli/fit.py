@@ -40,7 +40,7 @@ def gan(
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images per update.")] = 64,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = options.Precision.fp32,
-    device: options.Device = "cpu",
+    device: options.Device = None,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the checkpoint of --out.")] = True,
     also_fits: Annotated[
         str | None, typer.Option("--also-fits", help="Other data sets, by name, that it may be a default for.")

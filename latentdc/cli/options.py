@@ -55,7 +55,9 @@ OptionalOut = Annotated[Path | None, typer.Option("--out", help="Where to write;
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Arithmetic of the networks; bf16 is faster where the machine has it.")
 ]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, …")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps, …; left out, CUDA where there is one, else cpu.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change one key of the recipe, for instance --set optim.lr=0.05; may be repeated."),
@@ -91,8 +93,8 @@ def opened(
     )
 
 
-def place(device: str) -> str:
-    """The device, if this machine has it.
+def place(device: str | None) -> str:
+    """The device, if this machine has it; None for the best there is.
 
     Raises:
         InputError: it has not, or there is no such device.

@@ -56,7 +56,7 @@ def make(
     precision: Annotated[options.Precision | None, typer.Option("--precision", help="Of the networks.")] = None,
     like: Like = None,
     compile: options.Compile = False,
-    device: options.Device = "cpu",
+    device: options.Device = None,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
@@ -85,7 +85,7 @@ def make(
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
     )
-    _take(real.train, recipe, settings or [], changes, like=like, out=out, device=device)
+    _take(real.train, recipe, settings or [], changes, like=like, out=out, device=options.place(device))
     _report(out, json)
 
 
