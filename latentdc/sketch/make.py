@@ -20,13 +20,13 @@ from latentdc.devices import device_of
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool, Network, fingerprint
-from latentdc.networks.compiled import Observe, observer, precision_context
+from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.artefact import Sketch, must_be_sketchable
 from latentdc.sketch.files import read, write
 from latentdc.sketch.manifest import Manifest, describe
-from latentdc.types import Batch, Observation
+from latentdc.types import Batch
 
 _log = logging.getLogger(__name__)
 _CALIBRATION_IMAGES = 256
@@ -107,17 +107,6 @@ def sketch(
 
 
 @dataclass(frozen=True)
-class _Observed:
-    """A network seen through another way to run it."""
-
-    net: Network
-    run: Observe
-
-    def observe(self, x: Tensor) -> Observation:
-        return self.run(self.net, x)
-
-
-@dataclass(frozen=True)
 class _Embedder:
     """Sums of one pair after another."""
 
@@ -134,7 +123,7 @@ class _Embedder:
         self, net: Network, draws: list[AugmentDraw], rows: Tensor
     ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Owners ``(n,)`` and points per layer of some images, a batch at a time."""
-        observed = _Observed(net, self.run)
+        observed = Observed(net, self.run)
         for part in torch.split(rows, self.batch_size):
             # A short last batch is filled up: a compiled network then meets one shape only.
             short = self.batch_size - len(part) if len(rows) > self.batch_size else 0
