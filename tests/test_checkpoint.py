@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,18 +142,35 @@ def test_log_is_cut_back_to_the_step(tmp_path: Path) -> None:
     ]
 
 
-def test_ctrl_c_waits_for_the_end_of_an_update() -> None:
-    done = []
+@pytest.fixture
+def on_ctrl_c() -> Iterator[Callable[[Any], None]]:
+    """Sets the handler of Ctrl-C for one test; a shell's background jobs begin with it ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
 
-    def update() -> None:
-        with uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("update")
 
+def update(done: list[str]) -> None:
+    with uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("update")
+
+
+def test_ctrl_c_waits_for_the_end_of_an_update(on_ctrl_c: Callable[[Any], None]) -> None:
+    on_ctrl_c(signal.default_int_handler)
+    done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        update()
+        update(done)
     assert done == ["update"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_that_was_ignored_stays_ignored(on_ctrl_c: Callable[[Any], None]) -> None:
+    on_ctrl_c(signal.SIG_IGN)
+    done: list[str] = []
+    update(done)
+    assert done == ["update"]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 class Counter:

@@ -147,7 +147,7 @@ def uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, previous)
     if pending:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # Whoever handled it before does so now; ignored, it stays ignored.
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
