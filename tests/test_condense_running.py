@@ -15,7 +15,6 @@ from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Mean
 from latentdc.errors import InputError
 from latentdc.networks import FixedPool, FreshPool
-from latentdc.networks.compiled import missing_compiler
 from latentdc.objectives import Match
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.pixels import PixelsDecoder
@@ -56,7 +55,7 @@ def test_runs_of_different_precision_share_a_process(tiny_store: ClassStore) -> 
         run(tiny_store, source, precision="fp16")
 
 
-@pytest.mark.skipif(missing_compiler() is not None, reason="needs a C++ compiler")
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [minibatches, sketched], ids=["minibatches", "sketch"])
 def test_compiled_steps_are_the_same_steps(
     make: object, tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch

@@ -21,8 +21,8 @@ def picture(value: int, *, size: tuple[int, int] = (8, 8), mode: str = "RGB") ->
 
 
 def write_parquet(path: Path, labels: list, *, names: list[str] | None = None, column: str = "label", start: int = 0):
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(len(labels)):
@@ -91,8 +91,8 @@ def test_unfit_parquet_labels_are_refused(tmp_path, labels, names, message):
 
 
 def test_unfit_parquet_files_are_refused(tmp_path):
-    pa = pytest.importorskip("pyarrow")
-    pq = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     path = write_parquet(tmp_path / "set.parquet", [0, 1], column="species")
     with pytest.raises(DataError, match=r"no label column among image, species. Name it 'label'"):
         open_data(path)

@@ -72,7 +72,7 @@ def test_folder_names_are_safe_and_distinct() -> None:
 
 
 def test_parquet_is_read_with_class_names(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets
     path = export.write_parquet(tmp_path / "images.parquet", [batch("pil")], NAMES)
     read = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
     assert read.features["label"].names == list(NAMES)
@@ -97,9 +97,6 @@ def test_tensor_file_loads_without_pickled_code(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [export.write_folder, export.write_parquet, export.write_tensors])
 def test_a_broken_export_leaves_what_was_there(write: Callable[..., Path], tmp_path: Path) -> None:
-    if write is export.write_parquet:
-        pytest.importorskip("pyarrow")
-
     class Broken(Exception):
         pass
 

@@ -106,7 +106,6 @@ def test_image_grid_leaves_missing_images_white() -> None:
 
 
 def test_plot(report: Report, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     assert plot_bytes([report], tmp_path / "plots" / "bytes.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(InputError, match="resnet18"):
         plot_bytes([report], tmp_path / "none.png", student="resnet18")

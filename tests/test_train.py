@@ -169,7 +169,6 @@ def test_compile_without_a_compiler_says_what_is_missing(monkeypatch: pytest.Mon
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.skipif(compiled_module.missing_compiler() is not None, reason="needs a C++ compiler")
 def test_compiled_training_and_observing_agree_with_eager() -> None:
     x, y = _data(14)
     spec = TrainSpec(epochs=3, batch_size=8)  # two shapes: 8 and 6
