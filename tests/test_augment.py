@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from latentdc.data import transforms
-from latentdc.data.augment import DSA, AugmentDraw, NoAugment, dump, load, select
+from latentdc.data.augment import DSA, AugmentDraw, NoAugment, dump, load
 from latentdc.errors import BundleError, InputError
 from latentdc.seeding import stream
 from latentdc.types import DataSpec
@@ -80,7 +80,10 @@ def test_shared_parameters_are_the_same_transform_on_every_image(group):
 def test_one_row_per_image_equals_shared_draws_one_image_at_a_time(group):
     x = images(6)
     draws = DSA(group).draw(6, (3, 12, 12), stream(4, "augment"), shared=False)
-    one_by_one = [DSA().apply(x[i : i + 1], select(draws, slice(i, i + 1)), SPEC) for i in range(6)]
+    one_by_one = []
+    for i in range(6):
+        own = [AugmentDraw(op, {name: value[i : i + 1] for name, value in params.items()}) for op, params in draws]
+        one_by_one.append(DSA().apply(x[i : i + 1], own, SPEC))
     torch.testing.assert_close(DSA().apply(x, draws, SPEC), torch.cat(one_by_one), atol=1e-12, rtol=0)
 
 

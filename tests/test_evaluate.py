@@ -111,6 +111,15 @@ def test_classes_and_shapes_must_fit(data: Data, tmp_path: Path) -> None:
         measure(folder, data)
 
 
+def test_mirroring_on_one_side_only_is_noted(bundle: Path, data: Data) -> None:
+    train = data.train
+    upright = ClassStore(train.images, train.labels, dataclasses.replace(train.spec, mirror=False))
+    short = {"baselines": (), "seeds": 1, "protocol": dataclasses.replace(SHORT, epochs=1)}
+    noted = measure(bundle, Data(upright, data.test), **short).notes
+    assert "the bundle was condensed without --no-mirror, its students are trained with it" in noted
+    assert not any("mirror" in note for note in measure(bundle, data, **short).notes)
+
+
 def test_held_out_split_never_shows_test_or_held_out_images(bundle: Path, data: Data) -> None:
     kept, held = data.train.holdout()
     report = measure(bundle, Data(data.train, None), split="held-out", baselines=("random-real",), seeds=1)

@@ -144,14 +144,6 @@ class DSA:
         return _apply(x, draws, spec)
 
 
-def select(draws: Sequence[AugmentDraw], rows: Tensor | slice) -> list[AugmentDraw]:
-    """The draws of some rows of a batch; shared parameters stay. Splits a batch into chunks after drawing."""
-    return [
-        AugmentDraw(op, {name: value if len(value) == 1 else value[rows] for name, value in params.items()})
-        for op, params in draws
-    ]
-
-
 def dump(draws: Sequence[AugmentDraw]) -> list[dict[str, Any]]:
     """Draws as JSON-able lists and numbers; ``load`` gives back equal draws, bit for bit."""
     return [{"op": op, "params": {name: value.tolist() for name, value in params.items()}} for op, params in draws]
@@ -182,7 +174,7 @@ def _apply(x: Tensor, draws: Sequence[AugmentDraw], spec: DataSpec) -> Tensor:
         if len(rows) != 1 or not rows <= {1, len(x)}:
             raise InputError(
                 f'augmentation "{op}" has parameters for {sorted(rows)} images and was given {len(x)}. '
-                "Draw for this batch, draw shared parameters, or select() the rows of a chunk."
+                "Draw for this batch, or draw shared parameters."
             )
     dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     mean = torch.tensor(spec.mean, dtype=dtype).view(-1, 1, 1).to(x.device, non_blocking=True)

@@ -174,6 +174,9 @@ def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, wi
             notes.append("the bundle was condensed from all training images, the held-out ones too: no fair selection")
         else:
             notes.append("the bundle was condensed from other images than the baselines are drawn from")
+    if subject.bundle is not None and subject.bundle.spec.mirror != real.spec.mirror:
+        made, judged = ("with", "without") if real.spec.mirror else ("without", "with")
+        notes.append(f"the bundle was condensed {made} --no-mirror, its students are trained {judged} it")
     if width is not None:
         notes.append(f"students of width {width}, not the published one")
     return notes
