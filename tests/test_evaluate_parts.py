@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
+import latentdc
 from latentdc.errors import InputError
+from latentdc.evaluate import compare
 from latentdc.evaluate.ddranking import label_robust_score, score
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row, Run
@@ -165,3 +169,27 @@ def test_report_summary_shape() -> None:
 def test_report_refuses_other_files(text: str) -> None:
     with pytest.raises(InputError, match=r"report"):
         Report.from_json(text)
+
+
+def test_the_commit_of_a_report_is_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True, text=True
+        ).stdout
+
+    package, log = tmp_path / "latentdc" / "__init__.py", tmp_path / "runs.jsonl"
+    package.parent.mkdir()
+    monkeypatch.setattr(latentdc, "__file__", str(package))
+    assert compare.machine("cpu").commit is None, "no clone"
+    for file in (package, log):
+        file.write_text("", encoding="utf-8")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "--short=12", "HEAD").strip()
+    assert compare.machine("cpu").commit == head
+    log.write_text("{}", encoding="utf-8")
+    assert compare.machine("cpu").commit == head, "a log that grows leaves the code as it was"
+    package.write_text("edited = True", encoding="utf-8")
+    assert compare.machine("cpu").commit == f"{head}-dirty"

@@ -133,16 +133,23 @@ def machine(device: str) -> Machine:
 
 
 def _commit() -> str | None:
-    """Commit of the clone latentdc runs from, ``-dirty`` when edited; None without a clone or git."""
+    """Commit of the clone latentdc runs from, ``-dirty`` when its code, recipes or checkpoints were edited.
+
+    None without a clone or git. Other files do not count: a log of finished students grows while it is written.
+    """
     root = Path(latentdc.__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(root)]
+    code = [name for name in ("latentdc", "pipelines", "checkpoints") if (root / name).exists()]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        head = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+        edited = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", *code], capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return head.stdout.strip() + ("-dirty" if edited.returncode else "")
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
