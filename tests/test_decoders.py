@@ -20,7 +20,14 @@ from latentdc.portable.pixels import PixelsDecoder
 from latentdc.portable.tiles import TilesFormation
 from latentdc.seeding import stream
 
-CARD = {"kind": "gan", "data": "tiny", "image_shape": [1, 8, 8], "num_classes": 3, "also_fits": ["tiny-mini"]}
+CARD = {
+    "kind": "gan",
+    "data": "tiny",
+    "image_shape": [1, 8, 8],
+    "num_classes": 3,
+    "class_names": list(SPEC.class_names),
+    "also_fits": ["tiny-mini"],
+}
 
 
 @pytest.fixture
@@ -58,6 +65,13 @@ def test_default_decoder_matches_data(shop: Path, data: str, found: bool) -> Non
     assert default_decoder(dataclasses.replace(spec, image_shape=(1, 16, 16))) is None
     assert default_decoder(dataclasses.replace(spec, class_names=("a", "b"))) is None
     assert not fits({}, spec)
+
+
+def test_classes_in_another_order_are_other_classes(shop: Path) -> None:
+    shuffled = dataclasses.replace(SPEC, class_names=SPEC.class_names[::-1])
+    assert default_decoder(shuffled) is None
+    with pytest.raises(InputError, match=r"in another order: boot, coat, bag; the data has bag, coat, boot.*--classes"):
+        resolve_decoder("tiny-gan", shuffled)
 
 
 def test_nothing_fits(shop: Path) -> None:

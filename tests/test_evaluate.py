@@ -157,6 +157,10 @@ def test_finished_runs_are_not_trained_again(
         measure(bundle, data, runs=log, precision="bf16")
     with pytest.raises(AssertionError, match="trained again"):
         measure(bundle, data, runs=log, protocol=dataclasses.replace(SHORT, lr=0.02))
+    train = data.train
+    upright = ClassStore(train.images, train.labels, dataclasses.replace(train.spec, mirror=False))
+    with pytest.raises(AssertionError, match="trained again"):
+        measure(bundle, Data(upright, data.test), runs=log)
 
 
 class OneThread(ThreadPoolExecutor):

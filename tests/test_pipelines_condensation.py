@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from latentdc.bundle import load_bundle
 from latentdc.condense import Step
 from latentdc.data.store import ClassStore
-from latentdc.errors import InputError, RecipeError
+from latentdc.errors import BundleError, InputError, RecipeError
 from latentdc.pipelines.condensation import CondensationOutput, CondensationPipeline
 from latentdc.portable.pixels import PixelsDecoder
+from latentdc.recipe import parse_recipe
 from latentdc.sketch import Sketch
 
 SMALL = ("source.width=8", "source.num_pairs=2")
@@ -25,7 +28,7 @@ def condense(tiny_store: ClassStore) -> Callable[..., CondensationOutput]:
     pipe.set_progress_bar_config(disable=True)
 
     def run(out: Path, recipe: str = "dm-gan", **given: object) -> CondensationOutput:
-        return pipe(tiny_store, recipe, out=out, settings=SMALL, **({"steps": 4} | given))
+        return pipe(tiny_store, recipe, out=out, **({"settings": SMALL, "steps": 4} | given))
 
     return run
 
@@ -86,6 +89,34 @@ def test_one_sketch_serves_several_runs(condense: Callable[..., CondensationOutp
     assert given.bundle.bank.counts == (3, 3, 3)
     condense(tmp_path / "run", steps=6, resume=False)
     assert file.stat().st_mtime_ns == written, "the run's own sketch is found again"
+
+
+def test_a_given_sketch_is_the_source_that_is_recorded(
+    condense: Callable[..., CondensationOutput], tmp_path: Path
+) -> None:
+    condense(tmp_path / "run")
+    (file,) = (tmp_path / "run.run").glob("sketch-*.safetensors")
+    given = condense(tmp_path / "given", "dm", sketch=file, settings=())
+    recorded = parse_recipe(tomllib.loads(given.bundle.provenance["recipe_toml"])).source
+    assert (recorded.kind, recorded.num_pairs, recorded.width) == ("sketch", 2, 8)
+    with pytest.raises(InputError, match=r"source\.num_pairs = 50, the sketch's is 2"):
+        condense(tmp_path / "other", sketch=file, overrides={"source.num_pairs": 50})
+
+
+def test_loss_and_seconds_are_of_the_whole_run(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
+    first = condense(tmp_path / "run").bundle.provenance
+    again = condense(tmp_path / "run").bundle.provenance
+    assert again["loss"] == first["loss"] is not None
+    assert again["seconds"] == first["seconds"] > 0
+
+
+def test_the_picture_is_checked_as_every_file(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
+    picture = condense(tmp_path / "run").path / "grid.png"
+    content = bytearray(picture.read_bytes())
+    content[len(content) // 2] ^= 1
+    picture.write_bytes(content)
+    with pytest.raises(BundleError, match=r"grid\.png is damaged"):
+        load_bundle(tmp_path / "run")
 
 
 def test_budget_in_bytes(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ def test_identity_names_what_decides_a_step(tiny_store: ClassStore, make_store: 
         assert identity(built(tiny_store, **change)) != mine
     other = make_store(seed=5)
     assert identity(built(other))["data.fingerprint"] != mine["data.fingerprint"]
+    upright = ClassStore(tiny_store.images, tiny_store.labels, replace(tiny_store.spec, mirror=False))
+    assert identity(built(upright)) != mine, "the augmentation would mirror no longer"
     Checkpoints(tmp_path, mine).save(1, {}, {})
     with pytest.raises(InputError, match=r"objective\.by\.kind is 'energy', was 'mean'"):
         Checkpoints(tmp_path, identity(built(tiny_store, objective__by="energy"))).load()

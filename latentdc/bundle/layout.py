@@ -25,7 +25,7 @@ REPORT = "report.json"
 INDEX = "model_index.json"
 CARD = "README.md"
 PICTURE = "grid.png"
-"""What a condensation shows of its set; not listed in the manifest, since nothing depends on it."""
+"""What a condensation shows of its set."""
 COMPONENTS = ("bank", "decoder", "formation")
 LOADABLE = (".py", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 """Suffixes that some loader might pick up: such a file must be listed in the manifest."""

@@ -39,6 +39,7 @@ def save_bundle(
     report: Mapping[str, Any] | None = None,
     decoder_public: str | None = None,
     raw_set_bytes: int | None = None,
+    picture: Path | None = None,
 ) -> Path:
     """Write a diffusers pipeline folder that also loads where latentdc is not installed.
 
@@ -56,6 +57,7 @@ def save_bundle(
         report: an evaluation to keep beside it, JSON values.
         decoder_public: public name of the decoder, if it can be had elsewhere: it then counts as public bytes.
         raw_set_bytes: size of the real training set as uint8, for comparison.
+        picture: a PNG of what the set decodes to, copied into the bundle as ``grid.png``.
 
     Returns:
         The folder.
@@ -74,6 +76,8 @@ def save_bundle(
     target.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
+        if picture is not None:
+            shutil.copyfile(picture, building / layout.PICTURE)
         _write(building, bundle)
         building.chmod(0o755)
         aside = layout.aside(target)

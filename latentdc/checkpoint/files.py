@@ -70,6 +70,15 @@ class Checkpoints:
         """The JSONL log of the run."""
         return self.folder / "log.jsonl"
 
+    def last_record(self) -> dict[str, Any]:
+        """The last line of the log: step, loss, seconds over all resumes, learning rate; empty without one."""
+        try:
+            lines = self.log_path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return {}
+        record: dict[str, Any] = json.loads(lines[-1]) if lines else {}
+        return record
+
     def files(self) -> list[Path]:
         """Checkpoints on disk, oldest first."""
         return sorted(self.folder.glob("checkpoint-*.safetensors"))

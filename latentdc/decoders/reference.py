@@ -76,13 +76,14 @@ def _folder(path_or_name: str | Path) -> Path:
 
 
 def fits(card: dict[str, Any], spec: DataSpec) -> bool:
-    """Whether a checkpoint's card says that it decodes such data: same shape and class count, and the data's name.
+    """Whether a checkpoint's card says that it decodes such data: same shape, name, and classes in the same order.
 
-    The name fits if it equals ``data`` or is listed in ``also_fits``.
+    The name fits if it equals ``data`` or is listed in ``also_fits``. A class is a number to the decoder: the same
+    classes in another order would decode to each other's images.
     """
     named = card.get("data") == spec.name or spec.name in card.get("also_fits", ())
     shape = tuple(card.get("image_shape", ())) == tuple(spec.image_shape)
-    return named and shape and card.get("num_classes") == spec.num_classes
+    return named and shape and tuple(card.get("class_names", ())) == tuple(spec.class_names)
 
 
 def default_decoder(spec: DataSpec) -> Path | None:
@@ -123,6 +124,12 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
         raise InputError(
             f'decoder "{reference}" makes images {_text(module.image_shape)} of {classes} classes, the data '
             f'"{spec.name}" has {_text(spec.image_shape)} and {spec.num_classes}. {ways}'
+        )
+    names = read_card(_folder(reference)).get("class_names")
+    if names is not None and sorted(names) == sorted(spec.class_names) and tuple(names) != tuple(spec.class_names):
+        raise InputError(
+            f'decoder "{reference}" knows the classes of "{spec.name}" in another order: {", ".join(names)}; the data '
+            f"has {', '.join(spec.class_names)}. Give --classes in the decoder's order. {ways}"
         )
     return module
 

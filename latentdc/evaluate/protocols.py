@@ -65,9 +65,13 @@ class Protocol:
             decay_factor=self.decay_factor,
         )
 
+    def augmentation(self, spec: DataSpec) -> DSA:
+        """The strategy as it acts on a data set: without mirroring where a mirrored image means something else."""
+        return DSA(strategy=self.strategy).for_data(spec)
+
     def augmenter(self, spec: DataSpec) -> Augment:
         """The per-mini-batch augmentation for a data set."""
-        dsa = DSA(strategy=self.strategy).for_data(spec)
+        dsa = self.augmentation(spec)
 
         def augment(x: Tensor, rng: torch.Generator) -> Tensor:
             shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))

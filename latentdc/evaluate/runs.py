@@ -92,12 +92,15 @@ def _append(path: Path, line: str) -> None:
         os.close(file)
 
 
-def identity(candidate: Candidate, judge_key: str, settings: Settings, *, student: str, seed: int) -> str:
+def identity(
+    candidate: Candidate, judge_key: str, spec: DataSpec, settings: Settings, *, student: str, seed: int
+) -> str:
     """Hash of everything a run's accuracy depends on (but the machine and whether it was compiled)."""
+    protocol = settings.protocol
     whole = {
         "row": [candidate.name, candidate.key, candidate.counts],
         "judge": judge_key,
-        "protocol": settings.protocol.to_dict(),
+        "protocol": {**protocol.to_dict(), "strategy": protocol.augmentation(spec).strategy},
         "precision": settings.precision,
         "width": settings.width,
         "student": student,
@@ -161,7 +164,7 @@ class Bench:
                         yield Task(images, self.judge, self.spec, student, seed, mark)
 
     def _identity(self, candidate: Candidate, student: str, seed: int) -> str:
-        return identity(candidate, self.judge_key, self.settings, student=student, seed=seed)
+        return identity(candidate, self.judge_key, self.spec, self.settings, student=student, seed=seed)
 
 
 def _row(candidate: Candidate, student: str, runs: Sequence[Run]) -> Row:

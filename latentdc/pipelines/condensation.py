@@ -16,7 +16,7 @@ from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
 from latentdc.pipelines.hub import fetch
 from latentdc.pipelines.run import CondensationOutput, Run
-from latentdc.recipe import Built, build, dry_run, load_recipe
+from latentdc.recipe import Built, as_sketched, build, dry_run, load_recipe
 from latentdc.resources import shipped
 from latentdc.sketch import Sketch
 
@@ -124,6 +124,7 @@ class CondensationPipeline:
         data: str | Path | Data | ClassStore,
         recipe: str | Path = "dm-gan",
         *,
+        sketch: Sketch | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
     ) -> tuple[ClassStore, Built]:
@@ -132,11 +133,13 @@ class CondensationPipeline:
         Args:
             data: a data set, or what ``open_data`` opens.
             recipe: name of a shipped recipe, or a TOML file.
+            sketch: a sketch of the real set, in place of the source that the recipe names.
             settings: ``"key=value"`` changes to the recipe, as on the command line.
             overrides: changes to the recipe by dotted key, applied last; entries of None do nothing.
 
         Raises:
-            InputError: data, recipe or decoder do not exist or do not fit each other.
+            InputError: data, recipe or decoder do not exist or do not fit each other, or the source is described both
+                by a sketch and by keys of the recipe.
         """
         opened = data if isinstance(data, (Data, ClassStore)) else open_data(data)
         store = opened.train if isinstance(opened, Data) else opened
@@ -145,6 +148,9 @@ class CondensationPipeline:
             changes["decoder"] = str(self.decoder)
         changes = {name: value for name, value in changes.items() if value is not None}
         resolved = load_recipe(recipe, settings=settings, overrides=changes)
+        if sketch is not None:
+            asked = {name.partition("=")[0].strip() for name in (*changes, *settings)}
+            resolved = as_sketched(resolved, sketch, asked)
         own: Any = self.decoder if isinstance(self.decoder, nn.Module) else None
         return store, build(resolved, store.spec, decoder=own, decoder_name=self.decoder_public)
 
@@ -158,8 +164,8 @@ class CondensationPipeline:
         overrides: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``."""
-        store, built = self.prepare(data, recipe, settings=settings, overrides=overrides)
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
+        store, built = self.prepare(data, recipe, sketch=given, settings=settings, overrides=overrides)
         return dry_run(built, store, given=given, device=self.device)
 
     def __call__(
@@ -205,6 +211,7 @@ class CondensationPipeline:
         """
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
-        store, built = self.prepare(data, recipe, settings=settings, overrides=changes)
+        real_side = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
+        store, built = self.prepare(data, recipe, sketch=real_side, settings=settings, overrides=changes)
         run = Run(built, store, Path(out), self.device, self.decoder_public, self._progress)
-        return run(sketch, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
+        return run(real_side, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class CondensationOutput(BaseOutput):
     recipe: Recipe
     """The recipe as it was resolved."""
     loss: float
-    """Loss of the last step; NaN if there was nothing left to do."""
+    """Loss of the last step."""
 
 
 @dataclass
@@ -64,13 +64,10 @@ class Run:
     device: torch.device
     decoder_public: str | None = None
     progress: bool = True
-    loss: float = float("nan")
-    """Loss of the last step so far."""
-    started: float = field(default_factory=time.monotonic)
 
     def __call__(
         self,
-        given: Sketch | str | Path | None,
+        given: Sketch | None,
         *,
         resume: bool,
         checkpoint_seconds: float,
@@ -103,23 +100,21 @@ class Run:
             compile=recipe.compile,
             formation=built.formation,
             checkpoints=state,
-            on_step=(self._note, *on_step),
+            on_step=on_step,
             progress=self.progress,
         )
         if accelerator.is_main_process:
-            self._write(self._ordered(bank, source), source)
+            self._write(self._ordered(bank, source), source, state)
         accelerator.wait_for_everyone()
-        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, self.loss)
+        loss = state.last_record().get("loss", math.nan)
+        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, loss)
 
     @property
     def folder(self) -> Path:
         """Where checkpoints, log and sketch of the run lie."""
         return self.out.with_name(self.out.name + ".run")
 
-    def _note(self, step: Step) -> None:
-        self.loss = step.loss
-
-    def _source(self, given: Sketch | str | Path | None) -> Source:
+    def _source(self, given: Sketch | None) -> Source:
         named = {key: value for key, value in identity(self.built).items() if key.startswith(_OF_SKETCH)}
         if self.built.recipe.source.kind == "sketch" and given is None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +137,11 @@ class Run:
                 module.to("cpu")
         return ordered.quantise(built.recipe.storage)
 
-    def _write(self, bank: LatentBank, source: Source) -> None:
+    def _write(self, bank: LatentBank, source: Source, state: Checkpoints) -> None:
         built, recipe, spec = self.built, self.built.recipe, self.built.spec
         decoder: Any = built.decoder  # A module that also keeps the Decoder protocol.
         formation: Any = built.formation
+        last = state.last_record()
         provenance = {
             "recipe": recipe.name,
             "recipe_toml": to_toml(recipe),
@@ -157,10 +153,14 @@ class Run:
             "num_real_images": len(self.store),
             "seed": recipe.seed,
             "steps": recipe.steps,
-            "loss": self.loss if self.loss == self.loss else None,
-            "seconds": round(time.monotonic() - self.started, 1),
+            # Of the whole run, however often it was interrupted; taking the sketch not included.
+            "loss": last.get("loss"),
+            "seconds": last.get("seconds"),
             "sketch": source.manifest.digest() if isinstance(source, Sketch) else None,
         }
+        images = exported(decode(decoder, bank, formation=formation))
+        picture = self.folder / PICTURE
+        save_grid(picture, images.x, images.owner, spec.class_names)
         save_bundle(
             self.out,
             bank=bank,
@@ -171,9 +171,8 @@ class Run:
             hints={"augment": recipe.augment.kind},
             decoder_public=self.decoder_public,
             raw_set_bytes=self.store.images.numel() + len(self.store),
+            picture=picture,
         )
-        images = exported(decode(decoder, bank, formation=formation))
-        save_grid(self.out / PICTURE, images.x, images.owner, spec.class_names)
 
     def _classes(self) -> list[type[Any]]:
         return [type(part) for part in (self.built.decoder, self.built.formation) if part is not None]

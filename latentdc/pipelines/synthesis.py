@@ -97,8 +97,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             )
         was = self._bundle
         picture = None if was.path is None else was.path / PICTURE
-        drawn = picture.read_bytes() if picture is not None and picture.is_file() else None
-        folder = save_bundle(
+        save_bundle(
             save_directory,
             bank=self.bank,
             decoder=self.decoder,
@@ -109,9 +108,8 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             report=was.report,
             decoder_public=was.decoder_public,
             raw_set_bytes=was.raw_set_bytes,
+            picture=picture if picture is not None and picture.is_file() else None,
         )
-        if drawn is not None:
-            (folder / PICTURE).write_bytes(drawn)
 
     def push_to_hub(  # type: ignore[override]  # the keywords that act, as in from_pretrained
         self,

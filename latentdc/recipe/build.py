@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -95,6 +96,34 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
 
 
+def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Recipe:
+    """The recipe with the real side of a sketch that was given: what is recorded is what happens.
+
+    Args:
+        recipe: the recipe.
+        taken: the sketch.
+        asked: keys that were asked for by name; what the recipe's file alone says of a source gives way silently.
+
+    Raises:
+        InputError: a source was asked for that is not the sketch's.
+    """
+    manifest = taken.manifest
+    source = replace(
+        recipe.source,
+        kind="sketch",
+        num_pairs=manifest.num_pairs,
+        images_per_pair=manifest.images_per_pair,
+        arch=manifest.pool["arch"],
+        width=manifest.pool["width"],
+    )
+    names = [name.removeprefix("source.") for name in sorted(asked) if name.startswith("source.")]
+    pairs = {name: (getattr(recipe.source, name), getattr(source, name)) for name in names}
+    wrong = [f"source.{name} = {mine}, the sketch's is {its}" for name, (mine, its) in pairs.items() if mine != its]
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}. Leave it out, or take another sketch with `latentdc sketch`.")
+    return replace(recipe, source=source)
+
+
 def make_source(
     built: Built,
     store: ClassStore,
@@ -177,6 +206,9 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
         **flat,
         "data.name": built.spec.name,
         "data.fingerprint": built.spec.fingerprint,
+        "data.mirror": built.spec.mirror,
+        "data.mean": list(built.spec.mean),
+        "data.std": list(built.spec.std),
         "decoder.sha256": fingerprint(built.decoder) if isinstance(built.decoder, nn.Module) else "",
     }
 
