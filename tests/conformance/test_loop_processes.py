@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from latentdc.bundle import load_bundle
+
 SCRIPT = """
     import json, sys
     from pathlib import Path
@@ -93,3 +95,18 @@ def test_more_processes_than_classes_share(tmp_path: Path) -> None:
     launch(tmp_path / "four", recipe, 4, 2)
     one, four = (load_file(tmp_path / name / "z.safetensors")["z"] for name in ("one", "four"))
     assert float((one - four).abs().max()) <= 1e-5 * float(one.abs().max())
+
+
+@pytest.mark.slow
+def test_two_processes_through_the_command_and_a_generator(tmp_path: Path) -> None:
+    words = "condense --data fashion-mnist-mini --limit 20 --recipe dm-gan --num-pairs 2 --images-per-class 2 --steps 3"
+    root = str(Path(__file__).resolve().parents[2])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
+    for processes in (1, 2):
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        out = str(tmp_path / str(processes))
+        command = [sys.executable, *start, "-m", "latentdc.cli", *words.split(), "--out", out]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_bundle(tmp_path / name).bank.latents()["z"].detach() for name in ("1", "2"))
+    assert float((one - two).abs().max()) <= 1e-4 * float(one.abs().max())
