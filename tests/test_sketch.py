@@ -119,6 +119,17 @@ def test_what_was_left_under_other_kernel_lengths_is_not_taken_over(
     assert torch.equal(_take(store, by=by, like=one, out=out).scales[0], one.scales[0])
 
 
+def test_what_was_left_without_kernel_lengths_is_not_taken_over(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by, out = RandomFourier(num=8), tmp_path / "real.safetensors"
+    monkeypatch.setattr(make.shutil, "rmtree", lambda *_, **__: None)  # As if cut off just before the end.
+    _take(store, out=out)
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="another sketch"):
+        _take(store, by=by, like=_take(store, by=by), out=out)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
