@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from latentdc.data.augment import AUGMENTS
 from latentdc.decoders import FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.recipe.spec import Part
+from latentdc.recipe.values import plain_value
 from latentdc.representations import REPRESENTATIONS
 
 
@@ -50,12 +51,13 @@ def make_part(where: str, part: Part) -> Any:
         RecipeError: an unknown name or option, or a value the part refuses.
     """
     cls = part_class(where, part)
-    known = option_names(cls)
+    known = options(cls)
     for name in part.options:
         if name not in known:
             raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
+    given = {name: plain_value(known[name], value, f"{where}.{name}") for name, value in part.options.items()}
     try:
-        return cls(**part.options)
+        return cls(**given)
     except RecipeError:
         raise
     except (InputError, ValueError, TypeError) as error:
@@ -67,8 +69,10 @@ def check_part(where: str, part: Part) -> None:
     make_part(where, part)
 
 
-def option_names(cls: type[Any]) -> list[str]:
-    """Options of a part: the fields of a dataclass, or the arguments of its constructor."""
+def options(cls: type[Any]) -> dict[str, Any]:
+    """Options of a part and their type hints: the fields of a dataclass, or the arguments of its constructor."""
     if dataclasses.is_dataclass(cls):
-        return [each.name for each in dataclasses.fields(cls) if each.init]
-    return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "args", "kwargs")]
+        hints, names = get_type_hints(cls), [each.name for each in dataclasses.fields(cls) if each.init]
+    else:
+        hints, names = get_type_hints(cls.__init__), list(inspect.signature(cls.__init__).parameters)
+    return {name: hints.get(name, Any) for name in names if name not in ("self", "args", "kwargs")}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.recipe.parts import check_part
 from latentdc.recipe.spec import Part, Recipe
+from latentdc.recipe.values import bare, plain_value
 from latentdc.resources import find
 
 _BUDGET = ("images_per_class", "bytes_per_class")
@@ -142,27 +142,12 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not type(None))
-    if hint is Part:
+    inner = bare(hint)
+    if inner is Part:
         return _part(value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _dataclass(hint, value, where)
-    if get_origin(hint) is tuple:
-        return _tuple(get_args(hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where} = {value!r}: a value of type {hint.__name__} is needed here.")
-    return value
-
-
-def _tuple(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise RecipeError(f"{where} = {value!r}: a list is needed here.")
-    if hints[-1] is not Ellipsis and len(value) != len(hints):
-        raise RecipeError(f"{where} = {value!r}: {len(hints)} values are needed here.")
-    return tuple(_value(hints[0], each, where) for each in value)
+    if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+        return _dataclass(inner, value, where)
+    return plain_value(hint, value, where)
 
 
 def _part(value: Any, where: str) -> Part:
