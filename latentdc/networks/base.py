@@ -63,7 +63,15 @@ class Network(nn.Module):
         return self.observe(x).logits
 
 
-def _resolve(arch: str) -> type[Network]:
+def resolve(arch: str) -> type[Network]:
+    """The class of an architecture.
+
+    Args:
+        arch: a name of ``ARCHITECTURES`` or ``"package.module:Class"``.
+
+    Raises:
+        InputError: there is no such thing, or it is no network.
+    """
     path = ARCHITECTURES.get(arch, arch)
     module, _, name = path.partition(":")
     if not name:
@@ -101,6 +109,6 @@ def build(
     """
     if width is not None and width < 1:
         raise InputError(f"width = {width}: a network needs at least 1 channel; leave it out for the published width")
-    constructor = _resolve(arch)
+    constructor = resolve(arch)
     with global_seed(seed, purpose, index=index):
         return constructor(spec, width=width)

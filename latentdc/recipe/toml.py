@@ -49,7 +49,7 @@ def parse_recipe(
     table: Mapping[str, Any], *, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """A recipe from the nested values of a TOML; see ``load_recipe``."""
-    raw: dict[str, Any] = json.loads(json.dumps(dict(table)))
+    raw: dict[str, Any] = _plain(table, "")
     changes = dict(parse_setting(text) for text in settings) | dict(overrides or {})
     budget = [name for name in _BUDGET if changes.get(name) is not None]
     if len(budget) > 1:
@@ -58,7 +58,7 @@ def parse_recipe(
         # A budget given by hand replaces the recipe's, of whichever kind that is.
         raw = {name: value for name, value in raw.items() if name not in _BUDGET}
     for name, value in changes.items():
-        _put(raw, name.split("."), value, name)
+        _put(raw, name.split("."), _plain(value, name), name)
     recipe = _dataclass(Recipe, raw, "")
     assert isinstance(recipe, Recipe)
     return recipe
@@ -105,6 +105,20 @@ def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_toml, value))}]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy in the values JSON has as well: what is stored of a recipe is JSON."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each, f"{where}.{name}" if where else name) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, where) for each in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise RecipeError(
+        f"{where} = {value}: a {type(value).__name__} is no value of a recipe; write a text in quotes, a number, true, "
+        "false, a list or a section."
+    )
 
 
 def _put(raw: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
