@@ -111,9 +111,28 @@ def test_unfit_parquet_files_are_refused(tmp_path):
         open_data(other)
 
 
+def test_a_damaged_parquet_file_is_read_or_named(tmp_path):
+    path = write_parquet(tmp_path / "set.parquet", ["wren", "robin", "wren"], names=["wren", "robin"])
+    sound, rng = path.read_bytes(), np.random.default_rng(0)
+    named = 0
+    for _ in range(200):
+        data = bytearray(sound)
+        data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            open_data(path)
+        except DataError as error:
+            named += "not a readable parquet file" in str(error)
+    assert named
+    text = sound.replace(b"wren", b"\xff\xffen")
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=r"set\.parquet: not a readable parquet file .*codec can't decode"):
+        open_data(path)
+
+
 def test_parquet_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "set.parquet"
     path.write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "pyarrow.lib", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'latentdc\[datasets\]'"):
         open_data(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,16 +84,23 @@ def _read_split(
 def _values(files: list[Path], column: str) -> Iterator[tuple[str, Any]]:
     for file in files:
         row = 0
-        for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
-            for value in batch.column(0).to_pylist():
+        for values in _batches(file, column):
+            for value in values:
                 yield f"{file}, row {row}", value
                 row += 1
+
+
+def _batches(file: Path, column: str) -> Iterator[list[Any]]:
+    opened = _open(file)
+    with _reading(file):
+        for batch in opened.iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
+            yield batch.column(0).to_pylist()
 
 
 def _labels(files: list[Path], column: str) -> list[Any]:
     values: list[Any] = []
     for file in files:
-        part = _open(file).read(columns=[column]).column(0).to_pylist()
+        part = [value for batch in _batches(file, column) for value in batch]
         missing = next((row for row, value in enumerate(part) if value is None), None)
         if missing is not None:
             raise DataError(f"{file}, row {missing}: no label in column {column!r}. Give every row a label.")
@@ -119,9 +127,11 @@ def _numbers(labels: list[Any], names: tuple[str, ...], file: Path) -> torch.Ten
 
 
 def _columns(file: Path) -> _Columns:
-    schema = _open(file).schema_arrow
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {name: feature.get("_type", "") for name, feature in stored.items() if isinstance(feature, dict)}
+    opened = _open(file)
+    with _reading(file):
+        schema = opened.schema_arrow
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        kinds = {name: feature.get("_type", "") for name, feature in stored.items() if isinstance(feature, dict)}
 
     def choose(kind: str, usual: tuple[str, ...], option: str) -> str:
         found = [name for name in schema.names if kinds.get(name) == kind]
@@ -147,14 +157,20 @@ def _release() -> None:
 
 def _open(file: Path) -> Any:
     try:
-        from pyarrow.lib import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingExtraError(
             f"{file}: reading parquet needs the extra 'datasets': pip install 'latentdc[datasets]'"
         ) from error
-    try:
-        opener: Callable[[Path], Any] = ParquetFile
+    opener: Callable[[Path], Any] = ParquetFile
+    with _reading(file):
         return opener(file)
-    except (OSError, ArrowException) as error:
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Damage shows when a file is opened, or only when its pages are read; either way the error names the file."""
+    try:
+        yield
+    except Exception as error:  # Besides arrow's own: OSError, and what decoding of text and metadata raises.
         raise DataError(f"{file}: not a readable parquet file ({error}). Fetch it again.") from error
