@@ -12,7 +12,7 @@ from latentdc.decoders.components import read_json
 from latentdc.errors import RecipeError, unknown
 from latentdc.networks.base import resolve
 from latentdc.recipe.parts import part_class
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.spec import Part, Recipe
 from latentdc.resources import shipped
 
 _FILE = Path(__file__).resolve().parent.parent / "references.bib"
@@ -41,6 +41,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     """
     keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
     for where, part in (
+        ("objective.kind", Part(recipe.objective.kind)),
         ("objective.see", recipe.objective.see),
         ("objective.by", recipe.objective.by),
         ("augment", recipe.augment),
@@ -64,14 +65,14 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
         data: name of the data set, to credit it too.
 
     Raises:
-        RecipeError: the recipe cites a key that ``references.bib`` does not have.
+        RecipeError: a key that ``references.bib`` does not have; a part of one's own may cite whole entries, "@…".
     """
     known = references()
     keys = citations(recipe, data=data)
     for key in keys:
-        if key not in known:
+        if key not in known and not key.startswith("@"):
             raise RecipeError(f"cite: {unknown('entry of references.bib', key, known)}")
-    return "\n\n".join(known[key] for key in keys) + "\n"
+    return "\n\n".join(known.get(key, key.strip()) for key in keys) + "\n"
 
 
 def _decoder_class(decoder: str) -> type[Any] | None:
