@@ -51,13 +51,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise BundleError(f"{path}: not a readable safetensors file: {error}") from error
 
 
-def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes; two mappings of equal value agree."""
+def digest_tensors(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """sha256 over names, types, shapes and bytes, and a text kept beside them; two mappings of equal value agree."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}/{value.dtype}/{tuple(value.shape)};".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(text.encode())
     return digest.hexdigest()
 
 

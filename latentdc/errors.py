@@ -1,12 +1,12 @@
 """Exceptions of latentdc. Every message says what was given, what would do, and where to change it.
 
-    LatentDCError
-    ├── InputError (also ValueError)      wrong argument, recipe key, data folder …: exit code 2
-    │   ├── DataError                     the data set is missing, unreadable or unfit
-    │   └── RecipeError                   a recipe names an unknown key or part
-    ├── BundleError (also ValueError)     a bundle, sketch or checkpoint is damaged or of an unknown version
-    ├── DivergenceError (also ArithmeticError)   the loss became NaN or infinite: carries the step
-    └── MissingExtraError (also ImportError)     an optional dependency is not installed: names the extra
+LatentDCError
+├── InputError (also ValueError)      wrong argument, recipe key, data folder …: exit code 2
+│   ├── DataError                     the data set is missing, unreadable or unfit
+│   └── RecipeError                   a recipe names an unknown key or part
+├── BundleError (also ValueError)     a bundle, sketch or checkpoint is damaged or of an unknown version
+├── DivergenceError (also ArithmeticError)   the loss became NaN or infinite: carries the step
+└── MissingExtraError (also ImportError)     an optional dependency is not installed: names the extra
 """
 
 from __future__ import annotations

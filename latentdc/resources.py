@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 from latentdc.errors import InputError, unknown
 
@@ -37,6 +39,27 @@ def shipped(kind: str) -> dict[str, Path]:
             found |= {path.stem: path for path in sorted(folder.glob("*.toml"))}
         elif folder.is_dir():
             found |= {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return found
+
+
+def own_class(path: str) -> type[Any]:
+    """A class that somebody brings along, by ``"package.module:Class"``; its module is imported.
+
+    Raises:
+        InputError: it cannot be imported, or is no class.
+    """
+    module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise InputError(f'"{path}": a class of your own is named "package.module:Class".')
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(
+            f'"{path}": cannot import {name} from {module}: {error}. Install its package, or put its folder on '
+            "PYTHONPATH."
+        ) from error
+    if not isinstance(found, type):
+        raise InputError(f'"{path}": {name} is a {type(found).__name__}; a class is needed here.')
     return found
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentdc.data.decode import fit, resize
+from latentdc.data.decode import fit, open_image, resize
 from latentdc.data.sources import open_data
 from latentdc.errors import DataError
 
@@ -75,6 +77,27 @@ def test_a_corrupt_image_is_named(tmp_path):
     victim.write_bytes(b"these are not the bytes of an image")
     with pytest.raises(DataError, match=r"b/1.png: not a readable image"):
         open_data(root)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "GIF", "BMP", "WEBP", "JPEG"])
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+def test_a_damaged_image_is_an_image_or_named(kind):
+    file = io.BytesIO()
+    picture(1).save(file, kind)
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        data = bytearray(file.getvalue())
+        data[rng.integers(min(len(data), rng.choice([24, 10_000])))] = rng.integers(256)
+        with contextlib.suppress(DataError):
+            assert open_image(bytes(data), "cat/1").mode in ("L", "RGB")
+
+
+def test_a_png_whose_header_is_cut_is_named():
+    file = io.BytesIO()
+    picture(1).save(file, "PNG")
+    data = file.getvalue().replace(b"\x00\x00\x00\x0dIHDR", b"\x00\x00\x00\x03IHDR")
+    with pytest.raises(DataError, match=r"cat/1: not a readable image \(Truncated IHDR chunk\)"):
+        open_image(data, "cat/1")
 
 
 def test_deep_pixels_are_refused_instead_of_clipped(tmp_path):

@@ -78,8 +78,9 @@ def test_parquet_with_text_labels_and_a_test_file(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "names", "message"),
     [
-        ([0, 1, 2], ["a", "b"], "1 labels are out of range, the first is 2"),
-        ([0, -1, 1], None, "labels are out of range, the first is -1"),
+        ([0, 1, 2], ["a", "b"], r"set\.parquet, row 2: label 2 is out of range; with 2 classes labels are 0 to 1"),
+        ([0, 2, 1, 1, 0, -3, -1], None, r"set\.parquet, row 5: label -3 \(and 1 more\) is out of range"),
+        ([0, 1, 2**60], None, rf"set\.parquet, row 2: label {2**60} is too large: 3 rows have at most as many classes"),
         ([0, None, 1], None, "row 1: no label in column 'label'"),
         ([0, 0, 0], ["only"], "only 1 class"),
         ([0, 2, 2], None, "no image of class '1'"),
@@ -88,6 +89,17 @@ def test_parquet_with_text_labels_and_a_test_file(tmp_path):
 def test_unfit_parquet_labels_are_refused(tmp_path, labels, names, message):
     with pytest.raises(DataError, match=message):
         open_data(write_parquet(tmp_path / "set.parquet", labels, names=names))
+
+
+def test_a_wrong_label_is_named_with_its_file_and_row(tmp_path):
+    write_parquet(tmp_path / "train-0.parquet", [1, 0, 1], names=["a", "b"])
+    write_parquet(tmp_path / "train-1.parquet", [1, 0, 9, 0], names=["a", "b"])
+    with pytest.raises(DataError, match=r"train-1\.parquet, row 2: label 9 is out of range; with 2 classes"):
+        open_data(tmp_path)
+    write_parquet(tmp_path / "train-1.parquet", [1, 0], names=["a", "b"])
+    write_parquet(tmp_path / "test-0.parquet", [1, 2], names=["a", "b"])
+    with pytest.raises(DataError, match=r"test-0\.parquet, row 1: label 2 is out of range"):
+        open_data(tmp_path)
 
 
 def test_unfit_parquet_files_are_refused(tmp_path):
@@ -111,9 +123,28 @@ def test_unfit_parquet_files_are_refused(tmp_path):
         open_data(other)
 
 
+def test_a_damaged_parquet_file_is_read_or_named(tmp_path):
+    path = write_parquet(tmp_path / "set.parquet", ["wren", "robin", "wren"], names=["wren", "robin"])
+    sound, rng = path.read_bytes(), np.random.default_rng(0)
+    named = 0
+    for _ in range(200):
+        data = bytearray(sound)
+        data[rng.integers(len(data))] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            open_data(path)
+        except DataError as error:
+            named += "not a readable parquet file" in str(error)
+    assert named
+    text = sound.replace(b"wren", b"\xff\xffen")
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=r"set\.parquet: not a readable parquet file .*codec can't decode"):
+        open_data(path)
+
+
 def test_parquet_without_its_extra_names_the_extra(tmp_path, monkeypatch):
     path = tmp_path / "set.parquet"
     path.write_bytes(b"")
-    monkeypatch.setitem(sys.modules, "pyarrow.lib", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'latentdc\[datasets\]'"):
         open_data(path)

@@ -56,6 +56,13 @@ def test_seal_covers_every_file(shop: Path) -> None:
     assert sums.keys() == {"config.json", WEIGHTS, "README.md"}
 
 
+@pytest.mark.parametrize("listed", [5, ["config.json"], {"config.json": 5}])
+def test_a_list_of_files_that_is_none_is_refused(shop: Path, listed: object) -> None:
+    (shop / "card.json").write_text(json.dumps({"sha256": listed}))
+    with pytest.raises(BundleError, match="a sha256 for each file name is needed"):
+        load_decoder(shop)
+
+
 @pytest.mark.parametrize(("data", "found"), [("tiny", True), ("tiny-mini", True), ("other", False)])
 def test_default_decoder_matches_data(shop: Path, data: str, found: bool) -> None:
     spec = dataclasses.replace(SPEC, name=data)

@@ -10,7 +10,7 @@ import pytest
 from latentdc.data.augment import AUGMENTS
 from latentdc.decoders import DECODERS, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
-from latentdc.errors import InputError, RecipeError
+from latentdc.errors import BundleError, InputError, RecipeError
 from latentdc.networks import ARCHITECTURES
 from latentdc.objectives import OBJECTIVES
 from latentdc.recipe import Part, citations, cite, load_recipe, parse_recipe, parse_setting, references, to_toml
@@ -49,6 +49,17 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
         ({"objective": {"by": {"kind": "mmd", "bandwith": 1.0}}}, r'"bandwith".*Did you mean "bandwidth"'),
         ({"objective": {"by": {"kind": "mmd", "bandwidth": -1.0}}}, r"objective\.by \(mmd\): .*bandwidth"),
         ({"formation": {"kind": "tiles", "factor": 0}}, r"formation \(tiles\): factor = 0"),
+        ({"objective": {"see": {"kind": "features", "project": 1.5}}}, r"objective\.see\.project = 1\.5: .*type int"),
+        ({"objective": {"see": {"kind": "features", "seed": True}}}, r"objective\.see\.seed = True: .*type int"),
+        ({"objective": {"by": {"kind": "rff", "num": 100.5}}}, r"objective\.by\.num = 100\.5: .*type int"),
+        ({"objective": {"by": {"kind": "rff", "seed": "abc"}}}, r"objective\.by\.seed = 'abc': .*type int"),
+        (
+            {"objective": {"by": {"kind": "mmd", "bandwidth": "wide"}}},
+            r"objective\.by\.bandwidth = 'wide': .*type float",
+        ),
+        ({"augment": {"kind": "dsa", "strategy": 3}}, r"augment\.strategy = 3: a value of type str"),
+        ({"augment": {"kind": "dsa", "mode": "Q"}}, r'augment\.mode = "Q": no such choice\. .*Known: M, S'),
+        ({"formation": {"kind": "tiles", "factor": "x"}}, r"formation\.factor = 'x': a value of type int"),
         ({"storage": "int4"}, r'storage = "int4": no such storage\. Did you mean "int8"'),
         ({"source": {"kind": "skech"}}, r'source\.kind = "skech": no such source\. Did you mean "sketch"'),
         ({"bytes_per_class": 10}, r"give exactly one"),
@@ -92,6 +103,9 @@ def test_own_file(tmp_path: Path) -> None:
     path.write_text('images_per_class = 2\n[objective]\nby = "energy"\n')
     assert load_recipe(path).name == "mine"
     assert load_recipe(path).objective.by == Part("energy")
+    path.write_text("images_per_class = 2\n[source]\nnum_pairs = 2024-05-01\n")
+    with pytest.raises(RecipeError, match=r"source\.num_pairs = 2024-05-01: a date is no value of a recipe"):
+        load_recipe(path)
     path.write_text("images_per_class = ")
     with pytest.raises(RecipeError, match="not a TOML file"):
         load_recipe(path)
@@ -149,6 +163,14 @@ def test_credit_follows_the_parts() -> None:
     assert "xiao2017fashion" in cite(load_recipe("dm"), data="fashion-mnist-mini")
     with pytest.raises(RecipeError, match=r'"zhao2023md".*Did you mean "zhao2023dm"'):
         cite(parse_recipe(ONE | {"cite": ["zhao2023md"]}))
+
+
+def test_what_cannot_be_credited_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'"convnt": no such architecture\. Did you mean "convnet"'):
+        cite(parse_recipe(ONE | {"source": {"arch": "convnt"}}))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BundleError, match="cannot be read as JSON"):
+        cite(parse_recipe(ONE | {"decoder": str(tmp_path)}))
 
 
 def test_every_entry_has_author_title_and_year() -> None:

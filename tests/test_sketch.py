@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import Match
 from latentdc.representations import Features
-from latentdc.sketch import Sketch, make, manifest, sketch
+from latentdc.sketch import Sketch, files, make, manifest, sketch
 
 Store = Callable[..., ClassStore]
 SEE, BY = Features(), Mean()
@@ -118,6 +119,17 @@ def test_what_was_left_under_other_kernel_lengths_is_not_taken_over(
     assert torch.equal(_take(store, by=by, like=one, out=out).scales[0], one.scales[0])
 
 
+def test_what_was_left_without_kernel_lengths_is_not_taken_over(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by, out = RandomFourier(num=8), tmp_path / "real.safetensors"
+    monkeypatch.setattr(make.shutil, "rmtree", lambda *_, **__: None)  # As if cut off just before the end.
+    _take(store, out=out)
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="another sketch"):
+        _take(store, by=by, like=_take(store, by=by), out=out)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -189,6 +201,39 @@ def test_damaged_files_are_refused(store: ClassStore, tmp_path: Path) -> None:
         Sketch.load(tmp_path / "absent")
     with pytest.raises(BundleError, match="version 9"):
         manifest.loads(dataclasses.replace(source.manifest, version=9).dumps())
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x03, 0x80])
+def test_no_changed_byte_is_accepted(flip: int, tmp_path: Path) -> None:
+    """Whatever byte of its file is changed, a sketch is refused or is itself."""
+    path, sums = tmp_path / "real.safetensors", {"sums.0": torch.arange(2.0, dtype=torch.float64)}
+    text = json.dumps({"seed": 0, "draws": [0.25]})
+    files.write(path, sums, text)
+    data, refused = path.read_bytes(), 0
+    for place in range(len(data)):
+        path.write_bytes(data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :])
+        try:
+            tensors, told = files.read(path)
+        except BundleError:
+            refused += 1
+        else:
+            assert told == text, place
+            assert torch.equal(tensors["sums.0"], sums["sums.0"])
+    assert refused
+
+
+def test_the_committed_sketch_of_the_first_file_version_is_what_it_was() -> None:
+    source = Sketch.load(Path(__file__).resolve().parents[1] / "reports/fashion-mnist/sketch.safetensors")
+    assert source.manifest.digest().startswith("dd1c63beeaa8b595")
+    view = source.view(0)
+    assert view.pair == 31
+    assert torch.equal(view.real(Features(), BY, [0])[0].values, source.sums[0][31])
+
+
+def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "s", {"latentdc-sketch": "{}", "version": "3", "sha256": ""})
+    with pytest.raises(BundleError, match="version 3; this latentdc reads 1 and 2"):
+        files.read(tmp_path / "s")
 
 
 def test_wrong_requests_are_refused(store: ClassStore) -> None:

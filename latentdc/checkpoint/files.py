@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from latentdc.atomic import read_tensors, write_tensors
+from latentdc.atomic import digest_tensors, read_tensors, write_tensors
 from latentdc.errors import BundleError, InputError
 
 _log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
+"""2: one sha256 covers tensors and manifest. 1, still read: it covers the tensors and stands in the manifest."""
 _MANIFEST = "latentdc"
+_SHA256 = "sha256"
 
 
 class Saved(NamedTuple):
@@ -96,12 +98,11 @@ class Checkpoints:
             "version": VERSION,
             "step": step,
             "identity": dict(self.identity),
-            "identity_sha256": digest(self.identity),
-            "tensors_sha256": _digest_tensors(stored),
             "state": dict(state),
         }
         path = self.folder / f"checkpoint-{step:010d}.safetensors"
-        write_tensors(path, stored, {_MANIFEST: json.dumps(manifest, sort_keys=True)})
+        text = json.dumps(manifest, sort_keys=True)
+        write_tensors(path, stored, {_MANIFEST: text, _SHA256: digest_tensors(stored, text)})
         self._saved_at = time.monotonic()
         # Only older ones go: a file of a later step can only be a damaged one that load() stepped over.
         for old in [file for file in self.files() if file <= path][: -self.keep]:
@@ -158,15 +159,23 @@ def digest(value: Mapping[str, Any]) -> str:
 
 def _read(path: Path) -> tuple[Saved, dict[str, Any]]:
     tensors, texts = read_tensors(path)
-    manifest = json.loads(texts.get(_MANIFEST, "{}"))
-    if manifest.get("version") != VERSION:
-        raise BundleError(f"version {manifest.get('version')} is not the known version {VERSION}")
-    if _digest_tensors(tensors) != manifest["tensors_sha256"]:
+    text = texts.get(_MANIFEST, "{}")
+    try:
+        manifest = json.loads(text)
+        version, identity = manifest["version"], manifest["identity"]
+        saved = Saved(manifest["step"], tensors, manifest["state"])
+        told = manifest["tensors_sha256"] if version == 1 else texts.get(_SHA256)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"its manifest cannot be read: {type(error).__name__} {error}") from error
+    if version not in (1, VERSION):
+        raise BundleError(f"version {version!r} is not the known version {VERSION}")
+    if told != (_digest_tensors(tensors) if version == 1 else digest_tensors(tensors, text)):
         raise BundleError("its contents do not match their sha256")
-    return Saved(manifest["step"], tensors, manifest["state"]), manifest["identity"]
+    return saved, identity
 
 
 def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """As version 1 wrote it."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class AugmentDraw(NamedTuple):
     """Each ``(n,)`` or ``(1,)`` on the CPU: float32, or int64 for pixels and flags."""
 
 
+@runtime_checkable
 class Augment(Protocol):
     """What a source and a trainer need of an augmentation."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,11 +42,12 @@ def open_image(source: Path | bytes, origin: str) -> Image.Image:
     """
     try:
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            if image.mode.startswith(_DEEP_MODES):
-                raise DataError(f"{origin}: pixel mode {image.mode}; convert it to 8 bits per channel.")
-            return image.convert("L" if image.mode in _GREY_MODES else "RGB")
-    except (OSError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError) as error:
+            mode = image.mode
+            if not mode.startswith(_DEEP_MODES):
+                return image.convert("L" if mode in _GREY_MODES else "RGB")
+    except Exception as error:  # Pillow's readers of damaged files raise whatever their parsing trips over.
         raise DataError(f"{origin}: not a readable image ({error}). Replace or remove it.") from error
+    raise DataError(f"{origin}: pixel mode {mode}; convert it to 8 bits per channel.")
 
 
 def fit(image: Image.Image, size: int | None) -> Image.Image:

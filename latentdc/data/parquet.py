@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +29,23 @@ class _Columns:
     label: str
     names: tuple[str, ...]
     """Class names from the file's own metadata, or empty."""
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Labels of several files, row after row."""
+
+    values: list[Any]
+    files: list[Path]
+    starts: list[int]
+    """Where the rows of each file begin."""
+
+    def refuse(self, wrong: list[int], why: str) -> NoReturn:
+        """Name the first of the rows with a wrong label as its file counts them."""
+        place = bisect_right(self.starts, wrong[0]) - 1
+        others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        label = f"label {self.values[wrong[0]]!r}{others}"
+        raise DataError(f"{self.files[place]}, row {wrong[0] - self.starts[place]}: {label} {why}")
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -53,11 +72,11 @@ def read_parquet(path: Path, size: int | None) -> Raw:
     columns = _columns(training[0])
     labels = _labels(training, columns.label)
     names = columns.names or _names_of(labels)
-    train = _read_split(training, columns.image, _numbers(labels, names, training[0]), size, None)
+    train = _read_split(training, columns.image, _numbers(labels, names), size, None)
     stem = path.stem if path.is_file() else path.name
     if not others or training is files:
         return Raw(stem, names, train, None)
-    numbers = _numbers(_labels(others[0], columns.label), names, others[0][0])
+    numbers = _numbers(_labels(others[0], columns.label), names)
     shape = train.images.shape
     test = _read_split(others[0], columns.image, numbers, size, (shape[1], shape[2], shape[3]))
     return Raw(stem, names, train, test)
@@ -83,45 +102,62 @@ def _read_split(
 def _values(files: list[Path], column: str) -> Iterator[tuple[str, Any]]:
     for file in files:
         row = 0
-        for batch in _open(file).iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
-            for value in batch.column(0).to_pylist():
+        for values in _batches(file, column):
+            for value in values:
                 yield f"{file}, row {row}", value
                 row += 1
 
 
-def _labels(files: list[Path], column: str) -> list[Any]:
+def _batches(file: Path, column: str) -> Iterator[list[Any]]:
+    opened = _open(file)
+    with _reading(file):
+        for batch in opened.iter_batches(batch_size=_ROWS, columns=[column], use_threads=False):
+            yield batch.column(0).to_pylist()
+
+
+def _labels(files: list[Path], column: str) -> _Labels:
     values: list[Any] = []
+    starts: list[int] = []
     for file in files:
-        part = _open(file).read(columns=[column]).column(0).to_pylist()
+        starts.append(len(values))
+        part = [value for batch in _batches(file, column) for value in batch]
         missing = next((row for row, value in enumerate(part) if value is None), None)
         if missing is not None:
             raise DataError(f"{file}, row {missing}: no label in column {column!r}. Give every row a label.")
         values += part
     if not values:
         raise DataError(f"{files[0]}: no rows.")
-    return values
+    return _Labels(values, files, starts)
 
 
-def _names_of(labels: list[Any]) -> tuple[str, ...]:
-    if all(isinstance(label, int) for label in labels):
-        return tuple(str(i) for i in range(max(labels) + 1))
-    return tuple(sorted({str(label) for label in labels}))
+def _names_of(labels: _Labels) -> tuple[str, ...]:
+    values = labels.values
+    if not all(isinstance(label, int) for label in values):
+        return tuple(sorted({str(label) for label in values}))
+    # A damaged number may be astronomically large, and a class for each number below it would fill the memory.
+    if wrong := [row for row, label in enumerate(values) if label >= len(values)]:
+        labels.refuse(wrong, f"is too large: {len(values)} rows have at most as many classes, numbered from 0.")
+    return tuple(str(i) for i in range(max(values) + 1))
 
 
-def _numbers(labels: list[Any], names: tuple[str, ...], file: Path) -> torch.Tensor:
-    if all(isinstance(label, int) for label in labels):
-        return torch.from_numpy(np.asarray(labels, dtype=np.int64))
+def _numbers(labels: _Labels, names: tuple[str, ...]) -> torch.Tensor:
+    values = labels.values
+    if all(isinstance(label, int) for label in values):
+        if wrong := [row for row, label in enumerate(values) if not 0 <= label < len(names)]:
+            labels.refuse(wrong, f"is out of range; with {len(names)} classes labels are 0 to {len(names) - 1}.")
+        return torch.from_numpy(np.asarray(values, dtype=np.int64))
     known = {name: number for number, name in enumerate(names)}
-    stranger = next((label for label in labels if str(label) not in known), None)
-    if stranger is not None:
-        raise DataError(f"{file}: label {stranger!r} is not among the classes ({', '.join(names)}).")
-    return torch.tensor([known[str(label)] for label in labels])
+    if wrong := [row for row, label in enumerate(values) if str(label) not in known]:
+        labels.refuse(wrong, f"is not among the classes ({', '.join(names)}).")
+    return torch.tensor([known[str(label)] for label in values])
 
 
 def _columns(file: Path) -> _Columns:
-    schema = _open(file).schema_arrow
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    kinds = {name: feature.get("_type", "") for name, feature in stored.items() if isinstance(feature, dict)}
+    opened = _open(file)
+    with _reading(file):
+        schema = opened.schema_arrow
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        kinds = {name: feature.get("_type", "") for name, feature in stored.items() if isinstance(feature, dict)}
 
     def choose(kind: str, usual: tuple[str, ...], option: str) -> str:
         found = [name for name in schema.names if kinds.get(name) == kind]
@@ -147,14 +183,20 @@ def _release() -> None:
 
 def _open(file: Path) -> Any:
     try:
-        from pyarrow.lib import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise MissingExtraError(
             f"{file}: reading parquet needs the extra 'datasets': pip install 'latentdc[datasets]'"
         ) from error
-    try:
-        opener: Callable[[Path], Any] = ParquetFile
+    opener: Callable[[Path], Any] = ParquetFile
+    with _reading(file):
         return opener(file)
-    except (OSError, ArrowException) as error:
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Damage shows when a file is opened, or only when its pages are read; either way the error names the file."""
+    try:
+        yield
+    except Exception as error:  # Besides arrow's own: OSError, and what decoding of text and metadata raises.
         raise DataError(f"{file}: not a readable parquet file ({error}). Fetch it again.") from error

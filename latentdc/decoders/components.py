@@ -25,16 +25,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_files(folder: Path, wanted: Mapping[str, str]) -> None:
+def check_files(folder: Path, wanted: object) -> None:
     """Compare files with their recorded sha256.
 
     Args:
         folder: where the files lie.
-        wanted: sha256 by path relative to ``folder``.
+        wanted: sha256 by path relative to ``folder``, as some JSON has it.
 
     Raises:
-        BundleError: a file is missing, lies outside the folder, or its content is not what was written.
+        BundleError: it is no such list, or a file is missing, lies outside the folder, or is not what was written.
     """
+    if not isinstance(wanted, Mapping) or not all(isinstance(each, str) for each in wanted.values()):
+        raise BundleError(
+            f"{folder}: its list of files is damaged or was edited: a sha256 for each file name is needed, it has "
+            f"{str(wanted)[:80]}. Copy or download the folder again."
+        )
     root = folder.resolve()
     for name, expected in wanted.items():
         path = folder / name

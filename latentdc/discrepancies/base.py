@@ -79,7 +79,7 @@ class Discrepancy(ABC):
 
     accepts: ClassVar[frozenset[str]] = frozenset({"points"})
     """Kinds of representation it can measure."""
-    sketchable: ClassVar[bool]
+    sketchable: ClassVar[bool] = False
     """Whether its summary is additive, so that a sketch can hold it."""
     calibrated: ClassVar[bool] = False
     """Whether additive summaries need kernel lengths fixed beforehand, the same for all parts of a set."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from latentdc.errors import InputError, unknown
+from latentdc.resources import own_class
 from latentdc.seeding import global_seed
 from latentdc.types import DataSpec, Observation
 
@@ -63,16 +63,23 @@ class Network(nn.Module):
         return self.observe(x).logits
 
 
-def _resolve(arch: str) -> type[Network]:
+def resolve(arch: str) -> type[Network]:
+    """The class of an architecture.
+
+    Args:
+        arch: a name of ``ARCHITECTURES`` or ``"package.module:Class"``.
+
+    Raises:
+        InputError: there is no such thing, or it is no network.
+    """
     path = ARCHITECTURES.get(arch, arch)
-    module, _, name = path.partition(":")
-    if not name:
+    if ":" not in path:
         raise InputError(unknown("architecture", arch, ARCHITECTURES) + ' One of your own: "package.module:Class".')
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise InputError(f'architecture "{arch}": cannot import {name} from {module}: {error}') from error
-    if not (isinstance(found, type) and issubclass(found, Network)):
+        found = own_class(path)
+    except InputError as error:
+        raise InputError(f"architecture {error}") from error
+    if not issubclass(found, Network):
         raise InputError(f'architecture "{arch}": {path} is not a subclass of latentdc.networks.base.Network')
     return found
 
@@ -101,6 +108,6 @@ def build(
     """
     if width is not None and width < 1:
         raise InputError(f"width = {width}: a network needs at least 1 channel; leave it out for the published width")
-    constructor = _resolve(arch)
+    constructor = resolve(arch)
     with global_seed(seed, purpose, index=index):
         return constructor(spec, width=width)

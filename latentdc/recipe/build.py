@@ -15,15 +15,15 @@ from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import default_decoder, resolve_decoder
 from latentdc.discrepancies import Discrepancy
-from latentdc.errors import InputError, RecipeError, unknown
+from latentdc.errors import InputError, RecipeError
 from latentdc.initialise import initialise
 from latentdc.networks import FixedPool, FreshPool
 from latentdc.networks import build as build_network
 from latentdc.networks.pool import fingerprint
-from latentdc.objectives import OBJECTIVES, Objective
+from latentdc.objectives import Objective
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe.parts import make_part
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.parts import make_part, part_class
+from latentdc.recipe.spec import Part, Recipe
 from latentdc.representations import Representation
 from latentdc.resources import shipped
 from latentdc.sketch import Sketch, sketch
@@ -73,8 +73,7 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
         InputError: no decoder fits the data.
         BundleError: the decoder's checkpoint is damaged.
     """
-    if recipe.objective.kind not in OBJECTIVES:
-        raise RecipeError(f"objective.kind = {unknown('objective', recipe.objective.kind, OBJECTIVES)}")
+    part_class("objective.kind", Part(recipe.objective.kind))
     if decoder is None:
         decoder = cast(Decoder, resolve_decoder(None if recipe.decoder == "default" else recipe.decoder, spec))
         decoder_name = decoder_name or _decoder_name(recipe.decoder, decoder, spec)
@@ -92,7 +91,7 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
             '"minibatches".'
         )
     rows = recipe.rows_per_class(decoder.latent_shapes)
-    objective = OBJECTIVES[recipe.objective.kind](see, by)
+    objective = make_part("objective.kind", Part(recipe.objective.kind), see, by)
     return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
 
 
@@ -263,6 +262,7 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
                 f'{ours!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
             )
     taken.must_hold(built.see, built.by)
+    taken.offer(built.augment)
     return taken
 
 

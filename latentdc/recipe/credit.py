@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from latentdc.decoders import DECODERS
+from latentdc.decoders.components import read_json
 from latentdc.errors import RecipeError, unknown
-from latentdc.networks import ARCHITECTURES
+from latentdc.networks.base import resolve
 from latentdc.recipe.parts import part_class
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.spec import Part, Recipe
 from latentdc.resources import shipped
 
 _FILE = Path(__file__).resolve().parent.parent / "references.bib"
@@ -34,9 +33,15 @@ def references() -> dict[str, str]:
 
 
 def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
-    """Keys of the works a recipe stands on, each once: its own, then those of its parts, then the data set's."""
+    """Keys of the works a recipe stands on, each once: its own, then those of its parts, then the data set's.
+
+    Raises:
+        InputError: there is no such network.
+        BundleError: the decoder's ``config.json`` is damaged.
+    """
     keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
     for where, part in (
+        ("objective.kind", Part(recipe.objective.kind)),
         ("objective.see", recipe.objective.see),
         ("objective.by", recipe.objective.by),
         ("augment", recipe.augment),
@@ -44,8 +49,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     ):
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
-    module, _, name = ARCHITECTURES.get(recipe.source.arch, recipe.source.arch).partition(":")
-    keys += getattr(getattr(importlib.import_module(module), name), "cite", ())
+    keys += resolve(recipe.source.arch).cite
     if recipe.optim.kind == "adam":
         keys.append("kingma2015adam")
     if data in _DATA:
@@ -61,14 +65,14 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
         data: name of the data set, to credit it too.
 
     Raises:
-        RecipeError: the recipe cites a key that ``references.bib`` does not have.
+        RecipeError: a key that ``references.bib`` does not have; a part of one's own may cite whole entries, "@…".
     """
     known = references()
     keys = citations(recipe, data=data)
     for key in keys:
-        if key not in known:
+        if key not in known and not key.startswith("@"):
             raise RecipeError(f"cite: {unknown('entry of references.bib', key, known)}")
-    return "\n\n".join(known[key] for key in keys) + "\n"
+    return "\n\n".join(known.get(key, key.strip()) for key in keys) + "\n"
 
 
 def _decoder_class(decoder: str) -> type[Any] | None:
@@ -79,5 +83,5 @@ def _decoder_class(decoder: str) -> type[Any] | None:
         return DECODERS["gan"]
     folder = shipped("checkpoints").get(decoder, Path(decoder))
     config = folder / "config.json"
-    name = json.loads(config.read_text(encoding="utf-8")).get("_class_name") if config.is_file() else None
+    name = read_json(config).get("_class_name") if config.is_file() else None
     return next((cls for cls in DECODERS.values() if cls.__name__ == name), None)

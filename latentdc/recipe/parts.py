@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
-from latentdc.data.augment import AUGMENTS
+from latentdc.data.augment import AUGMENTS, Augment
 from latentdc.decoders import FORMATIONS
-from latentdc.discrepancies import DISCREPANCIES
+from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
+from latentdc.objectives import OBJECTIVES, Objective
 from latentdc.recipe.spec import Part
-from latentdc.representations import REPRESENTATIONS
+from latentdc.recipe.values import plain_value
+from latentdc.representations import REPRESENTATIONS, Representation
+from latentdc.resources import own_class
+from latentdc.types import Formation
 
 
 class Kind(NamedTuple):
@@ -20,46 +24,76 @@ class Kind(NamedTuple):
 
     name: str
     table: Mapping[str, type[Any]]
+    base: type[Any]
+    """What each of the kind is: a base class or a protocol."""
+    is_told: bool = True
+    """Whether a sketch tells two of the kind apart, by class name and fields: it has to be a dataclass then."""
 
 
 KINDS: dict[str, Kind] = {
-    "objective.see": Kind("representation", REPRESENTATIONS),
-    "objective.by": Kind("discrepancy", DISCREPANCIES),
-    "augment": Kind("augmentation", AUGMENTS),
-    "formation": Kind("formation", FORMATIONS),
+    "objective.kind": Kind("objective", OBJECTIVES, Objective, is_told=False),
+    "objective.see": Kind("representation", REPRESENTATIONS, Representation),
+    "objective.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
+    "augment": Kind("augmentation", AUGMENTS, Augment),
+    "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
 }
 """By the recipe key under which a part of the kind stands."""
 
 
 def part_class(where: str, part: Part) -> type[Any]:
-    """The class a part's name stands for.
+    """The class a part's name stands for: a name of the kind's table, or ``"package.module:Class"``.
 
     Raises:
         RecipeError: no such part; the message names the nearest.
     """
     kind = KINDS[where]
-    if part.kind not in kind.table:
-        raise RecipeError(f"{where} = {unknown(kind.name, part.kind, kind.table)}")
-    return kind.table[part.kind]
+    if part.kind in kind.table:
+        return kind.table[part.kind]
+    if ":" not in part.kind:
+        raise RecipeError(
+            f'{where} = {unknown(kind.name, part.kind, kind.table)} One of your own: "package.module:Class".'
+        )
+    try:
+        return own_class(part.kind)
+    except InputError as error:
+        raise RecipeError(f"{where} = {error}") from error
 
 
-def make_part(where: str, part: Part) -> Any:
+def make_part(where: str, part: Part, *parts: Any) -> Any:
     """The part itself.
 
+    Args:
+        where: the recipe key under which it stands.
+        part: its name and options.
+        parts: other parts that it is made of, before its options.
+
     Raises:
-        RecipeError: an unknown name or option, or a value the part refuses.
+        RecipeError: an unknown name or option, a value the part refuses, or a class of another kind.
     """
     cls = part_class(where, part)
-    known = option_names(cls)
+    known = options(cls)
     for name in part.options:
         if name not in known:
             raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
+    given = {name: plain_value(known[name], value, f"{where}.{name}") for name, value in part.options.items()}
     try:
-        return cls(**part.options)
+        made = cls(*parts, **given)
     except RecipeError:
         raise
     except (InputError, ValueError, TypeError) as error:
         raise RecipeError(f"{where} ({part.kind}): {error}") from error
+    kind = KINDS[where]
+    if not isinstance(made, kind.base):
+        raise RecipeError(
+            f'{where} = "{part.kind}": {cls.__name__} is no {kind.name}; it has to be what '
+            f"{kind.base.__module__}.{kind.base.__name__} describes."
+        )
+    if kind.is_told and not dataclasses.is_dataclass(made):
+        raise RecipeError(
+            f'{where} = "{part.kind}": {cls.__name__} is no dataclass; make it a frozen one, so that a sketch can '
+            "record the options it was taken with."
+        )
+    return made
 
 
 def check_part(where: str, part: Part) -> None:
@@ -67,8 +101,15 @@ def check_part(where: str, part: Part) -> None:
     make_part(where, part)
 
 
-def option_names(cls: type[Any]) -> list[str]:
-    """Options of a part: the fields of a dataclass, or the arguments of its constructor."""
+def options(cls: type[Any]) -> dict[str, Any]:
+    """Options of a part and their type hints: the fields of a dataclass, or the arguments of its constructor."""
     if dataclasses.is_dataclass(cls):
-        return [each.name for each in dataclasses.fields(cls) if each.init]
-    return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "args", "kwargs")]
+        source, names = cls, [each.name for each in dataclasses.fields(cls) if each.init]
+    else:
+        source, arguments = cls.__init__, inspect.signature(cls.__init__).parameters.values()
+        names = [each.name for each in arguments if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)][1:]
+    try:
+        hints = get_type_hints(source)
+    except NameError:  # Somebody's own, with types that only a checker imports: then the part checks its values.
+        hints = {}
+    return {name: hints.get(name, Any) for name in names}

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.recipe.parts import check_part
 from latentdc.recipe.spec import Part, Recipe
+from latentdc.recipe.values import bare, plain_value
 from latentdc.resources import find
 
 _BUDGET = ("images_per_class", "bytes_per_class")
@@ -49,7 +49,7 @@ def parse_recipe(
     table: Mapping[str, Any], *, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
     """A recipe from the nested values of a TOML; see ``load_recipe``."""
-    raw: dict[str, Any] = json.loads(json.dumps(dict(table)))
+    raw: dict[str, Any] = _plain(table, "")
     changes = dict(parse_setting(text) for text in settings) | dict(overrides or {})
     budget = [name for name in _BUDGET if changes.get(name) is not None]
     if len(budget) > 1:
@@ -58,7 +58,7 @@ def parse_recipe(
         # A budget given by hand replaces the recipe's, of whichever kind that is.
         raw = {name: value for name, value in raw.items() if name not in _BUDGET}
     for name, value in changes.items():
-        _put(raw, name.split("."), value, name)
+        _put(raw, name.split("."), _plain(value, name), name)
     recipe = _dataclass(Recipe, raw, "")
     assert isinstance(recipe, Recipe)
     return recipe
@@ -107,6 +107,20 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _plain(value: Any, where: str) -> Any:
+    """A copy in the values JSON has as well: what is stored of a recipe is JSON."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each, f"{where}.{name}" if where else name) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, where) for each in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    raise RecipeError(
+        f"{where} = {value}: a {type(value).__name__} is no value of a recipe; write a text in quotes, a number, true, "
+        "false, a list or a section."
+    )
+
+
 def _put(raw: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
     *above, last = keys
     for key in above:
@@ -142,27 +156,12 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not type(None))
-    if hint is Part:
+    inner = bare(hint)
+    if inner is Part:
         return _part(value, where)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _dataclass(hint, value, where)
-    if get_origin(hint) is tuple:
-        return _tuple(get_args(hint), value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise RecipeError(f"{where} = {value!r}: a value of type {hint.__name__} is needed here.")
-    return value
-
-
-def _tuple(hints: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise RecipeError(f"{where} = {value!r}: a list is needed here.")
-    if hints[-1] is not Ellipsis and len(value) != len(hints):
-        raise RecipeError(f"{where} = {value!r}: {len(hints)} values are needed here.")
-    return tuple(_value(hints[0], each, where) for each in value)
+    if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+        return _dataclass(inner, value, where)
+    return plain_value(hint, value, where)
 
 
 def _part(value: Any, where: str) -> Part:

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from latentdc.data import augment as augmentation
-from latentdc.data.augment import AUGMENTS, Augment, AugmentDraw
+from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool, Network, fingerprint
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
-from latentdc.sketch.manifest import Manifest, describe, loads
+from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads
 from latentdc.types import Batch, DataSpec, Net
 
 
@@ -35,7 +35,7 @@ class Sketch:
         sums: per layer ``(pairs, k, d)``, float64.
         counts: images summed ``(pairs, k)``, float64.
         scales: per layer squared kernel lengths ``(pairs, k)``, float64, or empty.
-        augment: the augmentation; looked up by the manifest's name if None.
+        augment: the augmentation; looked up by the manifest's name, when first needed, if None.
         pool: the networks; rebuilt from the manifest if None.
     """
 
@@ -55,12 +55,26 @@ class Sketch:
         self.pool = pool or FixedPool(
             made_with["arch"], self.spec, made_with["seed"], made_with["num"], made_with["width"]
         )
-        self.augment = augment or _augment(manifest.augment)
+        self._augment = augment
         self.device = torch.device("cpu")
         self._draws: dict[int, list[AugmentDraw]] = {}
         self._known: set[int] = set()
         self._accepted: set[tuple[int, int]] = set()
         self._kept_parts: list[object] = []
+
+    @property
+    def augment(self) -> Augment:
+        """The augmentation.
+
+        Raises:
+            BundleError: it is somebody's own and was not given.
+        """
+        self._augment = self._augment or augmentation_of(self.manifest.augment)
+        return self._augment
+
+    def offer(self, augment: Augment) -> None:
+        """Take an augmentation, perhaps somebody's own, if it is the one that the sketch was taken with."""
+        self._augment = augment if describe(augment) == self.manifest.augment else self._augment
 
     @property
     def num_pairs(self) -> int:
@@ -196,7 +210,7 @@ class Sketch:
         counts = self.counts + sign * other.counts.to(self.counts)
         # A class of which nothing is left is exactly zero, without the residue of float64 rounding.
         sums = [torch.where((counts > 0)[..., None], values, 0.0) for values in sums]
-        return Sketch(manifest, sums, counts, self.scales, augment=self.augment, pool=self.pool)
+        return Sketch(manifest, sums, counts, self.scales, augment=self._augment, pool=self.pool)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all."""
@@ -281,12 +295,3 @@ def must_be_sketchable(by: Discrepancy) -> None:
 def _walk(seed: int, turn: int, num_pairs: int) -> list[int]:
     order: list[int] = torch.randperm(num_pairs, generator=stream(seed, "pairs", turn)).tolist()
     return order
-
-
-def _augment(described: dict[str, Any]) -> Augment:
-    fields = dict(described)
-    name = fields.pop("part")
-    for part in AUGMENTS.values():
-        if part.__name__ == name:
-            return part(**fields)
-    raise BundleError(f"the sketch was taken with the augmentation {name}, which is not latentdc's own; pass augment=")

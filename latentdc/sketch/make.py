@@ -205,8 +205,10 @@ def _pairs(
 def _left(file: Path, manifest: Manifest, like: Sketch | None, pair: int) -> dict[str, Tensor]:
     tensors, digest = read(file)
     lengths = [] if like is None else [scale[pair].cpu() for scale in like.scales]
-    alike = all(torch.equal(tensors[f"scales.{layer}"], scale) for layer, scale in enumerate(lengths))
-    if digest != manifest.digest() or not alike:
+    # Only where the parts agree are there the same layers to compare.
+    if digest != manifest.digest() or not all(
+        torch.equal(tensors[f"scales.{layer}"], scale) for layer, scale in enumerate(lengths)
+    ):
         raise BundleError(
             f"{file.parent} was left by another sketch (data, seed or parts differ): delete it or change out"
         )

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from latentdc.data.augment import AUGMENTS, Augment
 from latentdc.errors import BundleError, InputError
 from latentdc.types import DataSpec
 
@@ -23,6 +24,23 @@ def describe(part: object) -> dict[str, Any]:
     fields = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else {}
     described: dict[str, Any] = json.loads(json.dumps({"part": type(part).__name__, **fields}))
     return described
+
+
+def augmentation_of(described: dict[str, Any]) -> Augment:
+    """The augmentation that ``describe`` described.
+
+    Raises:
+        BundleError: it is none of latentdc's own.
+    """
+    fields = dict(described)
+    name = fields.pop("part")
+    for part in AUGMENTS.values():
+        if part.__name__ == name:
+            return part(**fields)
+    raise BundleError(
+        f"the sketch was taken with the augmentation {name}, which is not latentdc's own; name it in the recipe "
+        '(augment = "package.module:Class"), or pass augment='
+    )
 
 
 class Entry(NamedTuple):
