@@ -200,6 +200,40 @@ def test_refuses(store: ClassStore, tmp_path: Path, change: dict[str, object], s
         fit_gan(store, TINY, out=tmp_path / "g", **({"steps": 2, "progress": False} | change))
 
 
+@pytest.mark.parametrize("card", [None, "no JSON", '{"kind": "teapot"}'])
+def test_what_is_no_generator_is_left_alone(store: ClassStore, tmp_path: Path, card: str | None) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter-1.tex").write_text("years of work")
+    if card is not None:
+        (out / "card.json").write_text(card)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"thesis: exists and holds no generator.*\(--out\)"):
+        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        fit_gan(store, TINY, out=out / "chapter-1.tex", steps=1, progress=False, figures=False)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_came_in_the_way_during_training_is_left_alone(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = tmp_path / "g", GanGame.step
+
+    def step(self: GanGame, number: int, progress: float) -> Losses:
+        out.mkdir(exist_ok=True)
+        (out / "notes.txt").write_text("mine")
+        return whole(self, number, progress)
+
+    monkeypatch.setattr(GanGame, "step", step)
+    with pytest.raises(InputError, match="holds no generator"):
+        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    monkeypatch.undo()
+    assert (fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False) / WEIGHTS).is_file()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
 from latentdc.errors import DivergenceError, InputError
-from latentdc.fit.card import publish
+from latentdc.fit.card import check_publishable, publish
 from latentdc.fit.figures import Figures, measure
 from latentdc.fit.gan import GanGame, GanRecipe, Losses
 from latentdc.portable.gan import GanDecoder
@@ -88,7 +88,7 @@ def fit_gan(
     Args:
         store: training images; a share ``recipe.holdout`` of each class is kept for the figures and never trained on.
         recipe: the generator and its game; defaults to ``GanRecipe()``.
-        out: folder to write; its name is the checkpoint's name.
+        out: folder to write; its name is the checkpoint's name. A generator that is there is replaced.
         steps: updates in all. Then the result is a function of the arguments, resumed or not.
         minutes: instead of steps, training time in all; learning rates follow the clock.
         seed: seed of everything random.
@@ -101,8 +101,9 @@ def fit_gan(
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: not exactly one of steps and minutes, an unknown precision, or a checkpoint of another run, one of
-            another length too: the length decides when the learning rates fall.
+        InputError: not exactly one of steps and minutes, an unknown precision, a place that is taken by something that
+            is no generator, or a checkpoint of another run, one of another length too: the length decides when the
+            learning rates fall.
         RecipeError: the images' size does not fit the recipe's channels.
         BundleError: the checkpoint is damaged.
         DivergenceError: a loss became NaN or infinite.
@@ -115,6 +116,7 @@ def fit_gan(
     if isinstance(also_fits, str):
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
     recipe, out = recipe or GanRecipe(), Path(out)
+    check_publishable(out)
     train, held = store.holdout(recipe.holdout)
     game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")
     identity = {
