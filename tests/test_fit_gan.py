@@ -144,6 +144,29 @@ def test_figures_are_measured(store: ClassStore, tmp_path: Path) -> None:
     assert f"| coverage | {figures['coverage']} |" in (out / "README.md").read_text()
 
 
+def test_hardly_any_held_out_images_make_rough_figures(
+    make_store: Callable[..., ClassStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = fit_gan(make_store(4), TINY, out=tmp_path / "g", steps=1, progress=False)
+    figures = json.loads((out / "card.json").read_text())["figures"]
+    assert figures["neighbours"] == 2, "one of each of three classes is held out"
+    assert 0 <= figures["coverage"] <= 1
+    assert "only 3 images are held out" in caplog.text
+
+
+def test_figures_that_fail_cost_no_training(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latentdc.fit.run.measure", fails)
+    with pytest.raises(KeyboardInterrupt):
+        fit_gan(store, TINY, out=tmp_path / "g", steps=1, progress=False)
+    assert json.loads((tmp_path / "g" / "card.json").read_text())["complete"]
+    assert load_decoder(tmp_path / "g").latent_shapes == {"z": (4,)}
+
+
 def test_divergence_is_reported(store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GanGame, "step", lambda self, number, progress: Losses(float("nan"), 0.0, 0.0))
     with pytest.raises(DivergenceError, match="step 0"):

@@ -131,8 +131,9 @@ def fit_gan(
     run = _Run(game, out, kept, steps, minutes, also_fits=tuple(dict.fromkeys(also_fits)))
     run.start(resume)
     _train(run, store, progress=progress)
-    measured = measure(game.decoder(), train, held, seed=seed, precision=precision) if figures else None
-    _publish(run, store, measured)
+    _publish(run, store, None)  # Before the figures, which take minutes and may be interrupted.
+    if figures:
+        _publish(run, store, measure(game.decoder(), train, held, seed=seed, precision=precision))
     return run.out
 
 
