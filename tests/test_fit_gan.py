@@ -214,6 +214,10 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
         ({"steps": None}, "exactly one"),
         ({"minutes": 1.0}, "exactly one"),
         ({"steps": 0}, "exactly one"),
+        *(
+            ({"steps": None, "minutes": minutes}, "exactly one of them, a finite number above 0")
+            for minutes in (float("nan"), float("inf"), 0.0, -1.0)
+        ),
         ({"precision": "fp8"}, "fp8"),
         ({"also_fits": "tiny"}, "list of names"),
     ],

@@ -109,8 +109,8 @@ def fit_gan(
         DivergenceError: a loss became NaN or infinite.
     """
     given = [length for length in (steps, minutes) if length is not None]
-    if len(given) != 1 or given[0] <= 0:
-        raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, above 0")
+    if len(given) != 1 or not 0 < given[0] < math.inf:  # NaN is not between them either.
+        raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, a finite number above 0")
     if precision not in ("fp32", "bf16"):
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
     if isinstance(also_fits, str):
