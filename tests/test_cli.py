@@ -96,6 +96,62 @@ def test_a_mistake_is_one_clear_line(
     assert result.stdout == ""
 
 
+FOR_DATA = ("--data", "fashion-mnist-mini", "--out")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("condense", *FOR_DATA),
+        ("condense", "--dry-run", *FOR_DATA),
+        ("fit", "gan", "--steps", 1, *FOR_DATA),
+        ("sketch", *FOR_DATA),
+        ("evaluate", "nowhere", *FOR_DATA),
+        ("evaluate", "nowhere", "--runs", "notes.txt/runs.jsonl", *FOR_DATA),
+        ("decode", "nowhere", "--out"),
+        ("decode", "nowhere", "--format", "pt", "--out"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    result = run(*command, "new" if "--runs" in command else "notes.txt/x")
+    assert result.exit_code == 2, result.exception
+    assert "notes.txt is a file; choose another place (--out)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_report_is_never_put_into_a_file(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = run("evaluate", "nowhere", *FOR_DATA, tmp_path / "notes.txt")
+    assert (result.exit_code, "notes.txt is a file" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", [("condense", *FOR_DATA), ("fit", "gan", "--steps", 1, *FOR_DATA)])
+def test_the_working_folder_is_a_place_like_any_other(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    result = run(*command, ".")
+    assert result.exit_code == 2, result.exception
+    assert f"{tmp_path}: exists and" in result.stderr
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "images/00001.png")
+
+    monkeypatch.setattr("latentdc.pipelines.synthesis.load_bundle", full)
+    result = run("decode", Path(__file__).parent, "--out", "x")
+    assert result.exit_code == 2
+    assert "error: images/00001.png: No space left on device. Check the paths" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_wrong_options_exit_with_two() -> None:
     assert run("condense", "--no-such-option").exit_code == 2
     assert run("decode", "--format", "gif").exit_code == 2

@@ -95,6 +95,7 @@ def condense(
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
     options.pairs(settings)
+    out = options.writable(out)
     changes = {
         "images_per_class": images_per_class,
         "bytes_per_class": bytes_per_class,

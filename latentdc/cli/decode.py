@@ -45,6 +45,7 @@ def decode(
     from latentdc.data.sources import class_numbers
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
+    out = options.writable(out)
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
     pipe.to(options.place(device))
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]

@@ -93,6 +93,17 @@ def opened(
     )
 
 
+def writable(out: Path) -> Path:
+    """The place to write to, checked before any work; absolute if it had no name of its own.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    from latentdc.atomic import destination
+
+    return destination(out)
+
+
 def place(device: str | None) -> str:
     """The device, if this machine has it; None for the best there is.
 

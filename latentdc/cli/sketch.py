@@ -71,6 +71,7 @@ def make(
     if data is None or out is None:
         raise InputError("latentdc sketch needs --data and --out (or a subcommand: merge, subtract); see --help.")
     options.pairs(settings)
+    out = options.writable(out)
     if out.exists():
         raise InputError(f"{out} exists already. Delete it, or choose another --out.")
     changes = {

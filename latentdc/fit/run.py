@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentdc.atomic import destination
 from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
 from latentdc.errors import DivergenceError, InputError
@@ -102,8 +103,8 @@ def fit_gan(
 
     Raises:
         InputError: not exactly one of steps and minutes, an unknown precision, a place that is taken by something that
-            is no generator, or a checkpoint of another run, one of another length too: the length decides when the
-            learning rates fall.
+            is no generator or cannot be written, or a checkpoint of another run, one of another length too: the length
+            decides when the learning rates fall.
         RecipeError: the images' size does not fit the recipe's channels.
         BundleError: the checkpoint is damaged.
         DivergenceError: a loss became NaN or infinite.
@@ -115,7 +116,7 @@ def fit_gan(
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
     if isinstance(also_fits, str):
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
-    recipe, out = recipe or GanRecipe(), Path(out)
+    recipe, out = recipe or GanRecipe(), destination(out)
     check_publishable(out)
     train, held = store.holdout(recipe.holdout)
     game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")

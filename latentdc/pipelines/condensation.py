@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdc.atomic import destination
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
@@ -199,12 +200,14 @@ class CondensationPipeline:
             on_step: called after each step.
 
         Raises:
-            InputError: data, recipe, decoder, budget or sketch do not exist or do not fit each other.
+            InputError: data, recipe, decoder, budget or sketch do not exist or do not fit each other, or the place
+                cannot be written.
             DivergenceError: the loss became NaN or infinite.
             KeyboardInterrupt: raised again after the checkpoint is written.
         """
+        out = destination(out)
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
         store, built = self.prepare(data, recipe, settings=settings, overrides=changes)
-        run = Run(built, store, Path(out), self.device, self.decoder_public, self._progress)
+        run = Run(built, store, out, self.device, self.decoder_public, self._progress)
         return run(sketch, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
