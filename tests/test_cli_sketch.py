@@ -99,6 +99,18 @@ def test_what_is_added_and_subtracted_leaves_no_trace(root: Path, tmp_path: Path
     run("condense", "--data", root / "b", "--sketch", tmp_path / "b.st", *RUN, "--out", tmp_path / "out")
 
 
+def test_no_sketch_is_overwritten(root: Path) -> None:
+    before = (root / "whole.st").read_bytes()
+    for command in (
+        ("merge", root / "a.st", root / "b.st"),
+        ("subtract", root / "a+b.st", root / "a.st"),
+        ("--data", root / "a", "--num-pairs", 2, *SMALL),
+    ):
+        told = refused("sketch", *command, "--out", root / "whole.st")
+        assert "whole.st exists already. Delete it, or choose another --out." in told
+    assert (root / "whole.st").read_bytes() == before
+
+
 def test_like_must_be_taken_alike(root: Path, tmp_path: Path) -> None:
     told = refused("sketch", "--data", root / "b", "--like", root / "a.st", *SMALL, "--out", tmp_path / "b.st")
     assert "num_pairs = 2 instead of 60" in told

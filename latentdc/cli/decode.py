@@ -45,7 +45,7 @@ def decode(
     from latentdc.data.sources import class_numbers
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
-    out = options.writable(out)
+    out = options.writable(out) if format is Format.folder else options.vacant(out)
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
     pipe.to(options.place(device))
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]

@@ -104,6 +104,18 @@ def writable(out: Path) -> Path:
     return destination(out)
 
 
+def vacant(out: Path) -> Path:
+    """The place of a new file, checked before any work.
+
+    Raises:
+        InputError: something is there already, or nothing can be written there.
+    """
+    place = writable(out)
+    if place.exists():
+        raise InputError(f"{out} exists already. Delete it, or choose another --out.")
+    return place
+
+
 def place(device: str | None) -> str:
     """The device, if this machine has it; None for the best there is.
 

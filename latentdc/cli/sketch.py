@@ -71,9 +71,7 @@ def make(
     if data is None or out is None:
         raise InputError("latentdc sketch needs --data and --out (or a subcommand: merge, subtract); see --help.")
     options.pairs(settings)
-    out = options.writable(out)
-    if out.exists():
-        raise InputError(f"{out} exists already. Delete it, or choose another --out.")
+    out = options.vacant(out)
     changes = {
         "source.kind": "sketch",
         "source.num_pairs": num_pairs,
@@ -122,6 +120,7 @@ def merge(first: Path_, second: Path_, *, out: options.Out, json: options.Json =
     """
     from latentdc.sketch import Sketch
 
+    out = options.vacant(out)
     Sketch.load(first).merge(Sketch.load(second)).save(out)
     _report(out, json)
 
@@ -136,6 +135,7 @@ def subtract(whole: Path_, part: Path_, *, out: options.Out, json: options.Json 
     """
     from latentdc.sketch import Sketch
 
+    out = options.vacant(out)
     Sketch.load(whole).subtract(Sketch.load(part)).save(out)
     _report(out, json)
 
