@@ -130,7 +130,9 @@ def test_a_report_is_never_put_into_a_file(tmp_path: Path) -> None:
     assert (result.exit_code, "notes.txt is a file" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("command", [("condense", *FOR_DATA), ("fit", "gan", "--steps", 1, *FOR_DATA)])
+@pytest.mark.parametrize(
+    "command", [("condense", *FOR_DATA), ("condense", "--dry-run", *FOR_DATA), ("fit", "gan", "--steps", 1, *FOR_DATA)]
+)
 def test_the_working_folder_is_a_place_like_any_other(
     command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +179,9 @@ def test_interrupt_and_divergence_have_their_own_codes(monkeypatch: pytest.Monke
 def test_compile_reaches_the_recipe(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentdc.pipelines.condensation import CondensationPipeline
 
-    def estimate(pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, **changes: Any) -> dict:
+    def estimate(
+        pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, out: Path, **changes: Any
+    ) -> dict:
         return {"compile": pipe.prepare(data, recipe, **changes)[1].recipe.compile}
 
     monkeypatch.setattr(CondensationPipeline, "estimate", estimate)

@@ -154,9 +154,7 @@ def test_hardly_any_held_out_images_make_rough_figures(
     assert "only 3 images are held out" in caplog.text
 
 
-def test_figures_that_fail_cost_no_training(
-    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_that_fail_cost_no_training(store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 

@@ -112,7 +112,7 @@ def condense(
     )
     told: dict[str, Any] = {"sketch": sketch, "settings": settings or (), "overrides": changes}
     if dry_run:
-        _show(pipe.estimate(real, recipe, **told), json)
+        _show(pipe.estimate(real, recipe, out=out, **told), json)
     else:
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
 
@@ -137,7 +137,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         emit(facts)
         return
     recipe = "\n".join(f"  {name} = {value}" for name, value in facts["recipe"].items() if value is not None)
-    data = facts["data"]
+    data, compiling = facts["data"], facts["compile_seconds"]
     say(
         "recipe, as it would run:",
         recipe,
@@ -145,9 +145,10 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
-        f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
+        + (f"compiling {_duration(compiling)}, " if compiling else "")
+        + f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
         f"memory    {facts['peak_memory_bytes'] / 2**20:,.0f} MiB in this process",
-        f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB with sketch and checkpoints",
+        f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB at most, with sketch and checkpoints",
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from latentdc.atomic import destination
+from latentdc.bundle import check_savable
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
@@ -154,12 +155,19 @@ class CondensationPipeline:
         data: str | Path | Data | ClassStore,
         recipe: str | Path = "dm-gan",
         *,
+        out: str | Path | None = None,
         sketch: Sketch | str | Path | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``."""
+        """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``.
+
+        Raises:
+            InputError: as the run itself; where it would write is looked at if ``out`` is given.
+        """
         store, built = self.prepare(data, recipe, settings=settings, overrides=overrides)
+        if out is not None:
+            check_savable(destination(out), decoder=built.decoder, formation=built.formation)
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         return dry_run(built, store, given=given, device=self.device)
 
