@@ -43,6 +43,15 @@ def test_every_help_teaches_with_an_example(command: str) -> None:
     assert f"latentdc {command}" in shown.stdout.split("Example")[1]
 
 
+@pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "fit gan"])
+def test_help_says_what_happens_to_images(command: str) -> None:
+    from latentdc.data.decode import HOW_IT_RESIZES
+
+    told = " ".join(run(*command.split(), "--help").stdout.split())
+    assert HOW_IT_RESIZES in told
+    assert "of each class; no class may have fewer" in told
+
+
 @pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "decode", "inspect", "recipes", "fit gan"])
 def test_scripts_can_ask_for_json(command: str) -> None:
     assert "--json" in run(*command.split(), "--help").stdout
@@ -78,6 +87,8 @@ def test_version() -> None:
         ([*CONDENSE, "--steps", "0"], "steps = 0: give at least 1"),
         ([*CONDENSE, "--sketch", "nowhere.safetensors"], "nowhere.safetensors: no such sketch"),
         ([*CONDENSE, "--decoder", "nowhere"], '"nowhere": no such name'),
+        *(([*CONDENSE, "--classes", none], "the class subset is empty. Name classes (T-shirt") for none in (",", "")),
+        ([*CONDENSE, "--limit", "1001"], "Ask for at most 1000 per class"),
         ([*CONDENSE, "--classes", "Bag,Hat"], '"Hat": no such class'),
         (["condense", "--data", "nowhere/images", "--out", "x"], '"nowhere/images": no such name'),
         (["condense", "--data", "cifar10", "--out", "x"], "cifar10 was not found in"),

@@ -155,6 +155,7 @@ def test_a_class_is_known_by_its_name_before_its_number(root: Path, tmp_path: Pa
         assert sorted(path.name for path in (tmp_path / wanted).iterdir() if path.is_dir()) == found
     assert open_data(root / "whole", classes=["2", "0"]).train.spec.class_names == ("2", "1")
     assert open_data(root / "whole", classes=[2, 0]).train.spec.class_names == ("3", "1")
+    assert "class subset is empty" in refused("decode", tmp_path / "out", "--classes", ",", "--out", tmp_path / "none")
     assert "no such class" in refused("decode", tmp_path / "out", "--classes", "4", "--out", tmp_path / "four")
 
 

@@ -30,12 +30,21 @@ Data = Annotated[
     ),
 ]
 Size = Annotated[
-    int | None, typer.Option("--size", min=4, help="Side in pixels that images of a folder are resized to.")
+    int | None,
+    typer.Option(
+        "--size",
+        min=4,
+        help="Bring every image to this side in pixels: the shorter side to that many pixels (bilinear, antialiased), "
+        "then the central square.",
+    ),
 ]
 Classes = Annotated[
     str | None, typer.Option("--classes", help="Only these classes, by name or else number, separated by commas.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many training images per class.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="The first this many training images of each class; no class may have fewer."),
+]
 Download = Annotated[bool, typer.Option("--download", help="Allow fetching a named data set through torchvision.")]
 HoldOut = Annotated[
     bool,
@@ -129,7 +138,7 @@ def place(device: str | None) -> str:
 
 def names(text: str | None) -> list[str] | None:
     """The parts of a comma-separated option."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
