@@ -71,6 +71,7 @@ def test_version() -> None:
         (["inspect", "nowhere"], "no bundle"),
         (["sketch"], "needs --data and --out"),
         (["sketch", "merge", "a.safetensors", "b.safetensors", "--out", "x"], "a.safetensors"),
+        (["cite", "dm", "--data", "nonsense"], 'data set "nonsense": no such name'),
         (["cite", "dm-gam"], 'Did you mean "dm-gan"?'),
         (["condense", "--data", "fashion-mnist-mini", "--out", "x", "--set", "steps"], "key=value"),
         ([*CONDENSE, "--recipe", "dm-gam"], 'Did you mean "dm-gan"?'),
