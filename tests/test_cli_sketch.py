@@ -117,6 +117,19 @@ def test_like_must_be_taken_alike(root: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_projected_sketch_is_smaller_and_condensed_from_alike(root: Path, tmp_path: Path) -> None:
+    taking = ("sketch", "--data", root / "a", "--num-pairs", 2, "--set", "source.width=8")
+    for name, told in {"all": (), "short": ("--project", 4), "long": ("--set", "objective.see.project=4")}.items():
+        run(*taking, *told, "--out", tmp_path / f"{name}.st")
+    whole, short, long = (Sketch.load(tmp_path / f"{name}.st") for name in ("all", "short", "long"))
+    assert short.manifest.digest() == long.manifest.digest()
+    assert (whole.sums[0].shape[-1], short.sums[0].shape[-1]) == (8, 4)
+    told = ("condense", "--data", root / "a", "--sketch", tmp_path / "short.st", "--set", "source.width=8", *RUN[-6:])
+    assert "project" in refused(*told, "--out", tmp_path / "no")
+    run(*told, "--project", 4, "--out", tmp_path / "out")
+    assert "project = 4" in load_bundle(tmp_path / "out").provenance["recipe_toml"]
+
+
 def test_settings_can_be_chosen_on_held_out_images(root: Path, tmp_path: Path) -> None:
     whole, sketch = root / "whole", tmp_path / "rest.st"
     run("sketch", "--data", whole, "--hold-out", "--num-pairs", 2, *SMALL, "--out", sketch)

@@ -75,6 +75,16 @@ Recipe = Annotated[str, typer.Option("--recipe", help="A shipped recipe (see lat
 NumPairs = Annotated[
     int | None, typer.Option("--num-pairs", min=1, help="(network, augmentation) pairs of the sketch.")
 ]
+Project = Annotated[
+    int | None,
+    typer.Option(
+        "--project",
+        min=1,
+        help="Compare features after a seeded random projection to this many numbers a layer, which shrinks a sketch "
+        "as much and keeps distances nearly; alike for a sketch and what is condensed from it. Short for --set "
+        "objective.see.project=N.",
+    ),
+]
 BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or a repository on the Hub.")]
 
 

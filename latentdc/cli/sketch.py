@@ -51,6 +51,7 @@ def make(
     images_per_pair: Annotated[
         int | None, typer.Option("--images-per-pair", min=1, help="A random subset per pair instead of all images.")
     ] = None,
+    project: options.Project = None,
     settings: options.Settings = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of networks, augmentation and walk.")] = None,
     precision: Annotated[options.Precision | None, typer.Option("--precision", help="Of the networks.")] = None,
@@ -76,6 +77,7 @@ def make(
         "source.kind": "sketch",
         "source.num_pairs": num_pairs,
         "source.images_per_pair": images_per_pair,
+        "objective.see.project": project,
         "compile": compile or None,
         "seed": seed,
         "precision": precision and precision.value,
