@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from latentdc.errors import BundleError
+from latentdc.errors import BundleError, InputError
 
 
 @contextmanager
@@ -28,6 +29,33 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def destination(path: Path | str) -> Path:
+    """A path under which a file or folder can be made, with a name of its own: known before the work, not after.
+
+    ``.`` and ``..`` become absolute, since what is kept beside a result is named after it; other paths stay as given.
+
+    Raises:
+        InputError: nothing can be made there; the message says why.
+    """
+    place = Path(path)
+    if place.name in ("", ".."):
+        place = Path(os.path.abspath(place))
+    parent = place.parent
+    try:
+        place.exists()  # Raises where the name is too long or the way there is closed.
+        while not parent.exists():
+            parent = parent.parent
+        if not place.name or not parent.is_dir():
+            reason = f"{parent} is a file" if place.name else "it has no name"
+            raise InputError(f"{path}: nothing can be written there, {reason}; choose another place (--out).")
+        tempfile.TemporaryFile(dir=parent).close()  # Permissions alone do not tell: /proc grants them and refuses.
+    except OSError as error:
+        raise InputError(
+            f"{path}: nothing can be written there ({error.strerror}); choose another place (--out)."
+        ) from error
+    return place
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:

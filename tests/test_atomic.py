@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from latentdc.atomic import digest_tensors, read_tensors, replacing, write_tensors
-from latentdc.errors import BundleError
+from latentdc.atomic import destination, digest_tensors, read_tensors, replacing, write_tensors
+from latentdc.errors import BundleError, InputError
 from latentdc.machine import processor
 from latentdc.sketch.files import read
 
@@ -83,3 +83,22 @@ def test_a_sketch_file_of_the_first_version_is_read(tmp_path: Path) -> None:
 
 def test_the_processor_has_a_name() -> None:
     assert processor().strip() == processor() != ""
+
+
+def test_a_destination_has_a_name_and_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    assert destination("new/er") == Path("new/er")
+    assert destination(".") == tmp_path / "deep"
+    assert destination("..") == destination("new/../..") == tmp_path
+    (tmp_path / "file").write_text("")
+    for wrong, why in (
+        (tmp_path / "file" / "x", f"{tmp_path / 'file'} is a file"),
+        (tmp_path / "file" / "x" / "y", f"{tmp_path / 'file'} is a file"),
+        ("/", "it has no name"),
+        ("x" * 999, "too long"),
+        *([("/proc/x/y", "nothing can be written there")] if Path("/proc").is_dir() else []),
+    ):
+        with pytest.raises(InputError, match=rf"{why}.*choose another place \(--out\)"):
+            destination(wrong)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["deep", "file"]

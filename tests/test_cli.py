@@ -43,6 +43,15 @@ def test_every_help_teaches_with_an_example(command: str) -> None:
     assert f"latentdc {command}" in shown.stdout.split("Example")[1]
 
 
+@pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "fit gan"])
+def test_help_says_what_happens_to_images(command: str) -> None:
+    from latentdc.data.decode import HOW_IT_RESIZES
+
+    told = " ".join(run(*command.split(), "--help").stdout.split())
+    assert HOW_IT_RESIZES in told
+    assert "of each class; no class may have fewer" in told
+
+
 @pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "decode", "inspect", "recipes", "fit gan"])
 def test_scripts_can_ask_for_json(command: str) -> None:
     assert "--json" in run(*command.split(), "--help").stdout
@@ -62,6 +71,7 @@ def test_version() -> None:
         (["inspect", "nowhere"], "no bundle"),
         (["sketch"], "needs --data and --out"),
         (["sketch", "merge", "a.safetensors", "b.safetensors", "--out", "x"], "a.safetensors"),
+        (["cite", "dm", "--data", "nonsense"], 'data set "nonsense": no such name'),
         (["cite", "dm-gam"], 'Did you mean "dm-gan"?'),
         (["condense", "--data", "fashion-mnist-mini", "--out", "x", "--set", "steps"], "key=value"),
         ([*CONDENSE, "--recipe", "dm-gam"], 'Did you mean "dm-gan"?'),
@@ -78,6 +88,8 @@ def test_version() -> None:
         ([*CONDENSE, "--steps", "0"], "steps = 0: give at least 1"),
         ([*CONDENSE, "--sketch", "nowhere.safetensors"], "nowhere.safetensors: no such sketch"),
         ([*CONDENSE, "--decoder", "nowhere"], '"nowhere": no such name'),
+        *(([*CONDENSE, "--classes", none], "the class subset is empty. Name classes (T-shirt") for none in (",", "")),
+        ([*CONDENSE, "--limit", "1001"], "Ask for at most 1000 per class"),
         ([*CONDENSE, "--classes", "Bag,Hat"], '"Hat": no such class'),
         (["condense", "--data", "nowhere/images", "--out", "x"], '"nowhere/images": no such name'),
         (["condense", "--data", "cifar10", "--out", "x"], "cifar10 was not found in"),
@@ -94,6 +106,64 @@ def test_a_mistake_is_one_clear_line(
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
+
+
+FOR_DATA = ("--data", "fashion-mnist-mini", "--out")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("condense", *FOR_DATA),
+        ("condense", "--dry-run", *FOR_DATA),
+        ("fit", "gan", "--steps", 1, *FOR_DATA),
+        ("sketch", *FOR_DATA),
+        ("evaluate", "nowhere", *FOR_DATA),
+        ("evaluate", "nowhere", "--runs", "notes.txt/runs.jsonl", *FOR_DATA),
+        ("decode", "nowhere", "--out"),
+        ("decode", "nowhere", "--format", "pt", "--out"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    result = run(*command, "new" if "--runs" in command else "notes.txt/x")
+    assert result.exit_code == 2, result.exception
+    assert "notes.txt is a file; choose another place (--out)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_report_is_never_put_into_a_file(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    result = run("evaluate", "nowhere", *FOR_DATA, tmp_path / "notes.txt")
+    assert (result.exit_code, "notes.txt is a file" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "command", [("condense", *FOR_DATA), ("condense", "--dry-run", *FOR_DATA), ("fit", "gan", "--steps", 1, *FOR_DATA)]
+)
+def test_the_working_folder_is_a_place_like_any_other(
+    command: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes.txt").write_text("mine")
+    result = run(*command, ".")
+    assert result.exit_code == 2, result.exception
+    assert f"{tmp_path}: exists and" in result.stderr
+
+
+def test_what_the_system_refuses_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "images/00001.png")
+
+    monkeypatch.setattr("latentdc.pipelines.synthesis.load_bundle", full)
+    result = run("decode", Path(__file__).parent, "--out", "x")
+    assert result.exit_code == 2
+    assert "error: images/00001.png: No space left on device. Check the paths" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_wrong_options_exit_with_two() -> None:
@@ -121,7 +191,9 @@ def test_interrupt_and_divergence_have_their_own_codes(monkeypatch: pytest.Monke
 def test_compile_reaches_the_recipe(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from latentdc.pipelines.condensation import CondensationPipeline
 
-    def estimate(pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, **changes: Any) -> dict:
+    def estimate(
+        pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, out: Path, **changes: Any
+    ) -> dict:
         return {"compile": pipe.prepare(data, recipe, **changes)[1].recipe.compile}
 
     monkeypatch.setattr(CondensationPipeline, "estimate", estimate)

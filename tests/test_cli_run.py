@@ -106,6 +106,17 @@ def test_evaluate_prints_the_agreed_object(place: Workplace, tmp_path: Path) -> 
     assert written["rows"][0]["accuracy_mean"] == found["rows"][0]["accuracy_mean"]
 
 
+@pytest.mark.parametrize("format", ["pt", "parquet"])
+def test_decode_overwrites_nothing(place: Workplace, tmp_path: Path, format: str) -> None:
+    (tmp_path / "thesis").write_text("years of work")
+    for out in (tmp_path / "thesis", tmp_path):
+        told = ["decode", str(place.bundle), "--format", format, "--out", str(out)]
+        result = CliRunner().invoke(app, told)
+        assert result.exit_code == 2
+        assert "exists already. Delete it, or choose another --out." in result.stderr
+    assert (tmp_path / "thesis").read_text() == "years of work"
+
+
 def test_dry_run_writes_nothing(place: Workplace, tmp_path: Path) -> None:
     out = tmp_path / "dry"
     told = (

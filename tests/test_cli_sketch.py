@@ -99,10 +99,35 @@ def test_what_is_added_and_subtracted_leaves_no_trace(root: Path, tmp_path: Path
     run("condense", "--data", root / "b", "--sketch", tmp_path / "b.st", *RUN, "--out", tmp_path / "out")
 
 
+def test_no_sketch_is_overwritten(root: Path) -> None:
+    before = (root / "whole.st").read_bytes()
+    for command in (
+        ("merge", root / "a.st", root / "b.st"),
+        ("subtract", root / "a+b.st", root / "a.st"),
+        ("--data", root / "a", "--num-pairs", 2, *SMALL),
+    ):
+        told = refused("sketch", *command, "--out", root / "whole.st")
+        assert "whole.st exists already. Delete it, or choose another --out." in told
+    assert (root / "whole.st").read_bytes() == before
+
+
 def test_like_must_be_taken_alike(root: Path, tmp_path: Path) -> None:
     told = refused("sketch", "--data", root / "b", "--like", root / "a.st", *SMALL, "--out", tmp_path / "b.st")
     assert "num_pairs = 2 instead of 60" in told
     assert not list(tmp_path.iterdir())
+
+
+def test_a_projected_sketch_is_smaller_and_condensed_from_alike(root: Path, tmp_path: Path) -> None:
+    taking = ("sketch", "--data", root / "a", "--num-pairs", 2, "--set", "source.width=8")
+    for name, told in {"all": (), "short": ("--project", 4), "long": ("--set", "objective.see.project=4")}.items():
+        run(*taking, *told, "--out", tmp_path / f"{name}.st")
+    whole, short, long = (Sketch.load(tmp_path / f"{name}.st") for name in ("all", "short", "long"))
+    assert short.manifest.digest() == long.manifest.digest()
+    assert (whole.sums[0].shape[-1], short.sums[0].shape[-1]) == (8, 4)
+    told = ("condense", "--data", root / "a", "--sketch", tmp_path / "short.st", "--set", "source.width=8", *RUN[-6:])
+    assert "project" in refused(*told, "--out", tmp_path / "no")
+    run(*told, "--project", 4, "--out", tmp_path / "out")
+    assert "project = 4" in load_bundle(tmp_path / "out").provenance["recipe_toml"]
 
 
 def test_settings_can_be_chosen_on_held_out_images(root: Path, tmp_path: Path) -> None:
@@ -143,6 +168,7 @@ def test_a_class_is_known_by_its_name_before_its_number(root: Path, tmp_path: Pa
         assert sorted(path.name for path in (tmp_path / wanted).iterdir() if path.is_dir()) == found
     assert open_data(root / "whole", classes=["2", "0"]).train.spec.class_names == ("2", "1")
     assert open_data(root / "whole", classes=[2, 0]).train.spec.class_names == ("3", "1")
+    assert "class subset is empty" in refused("decode", tmp_path / "out", "--classes", ",", "--out", tmp_path / "none")
     assert "no such class" in refused("decode", tmp_path / "out", "--classes", "4", "--out", tmp_path / "four")
 
 

@@ -16,9 +16,11 @@ from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
 from latentdc.errors import DataError, InputError
 from latentdc.evaluate import PROTOCOLS, Protocol, Report, evaluate
-from latentdc.evaluate.sets import of_store
+from latentdc.evaluate.sets import of_store, subject_of
 from latentdc.evaluate.training import Settings, Task, train_run
+from latentdc.pipelines import export
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.pipeline import DatasetSynthesisOutput
 from latentdc.portable.pixels import PixelsDecoder
 
 SHORT = dataclasses.replace(PROTOCOLS["quick"], name="short", epochs=3)
@@ -109,6 +111,34 @@ def test_classes_and_shapes_must_fit(data: Data, tmp_path: Path) -> None:
         Image.open(path).resize((16, 16)).save(path)
     with pytest.raises(DataError, match=r"\(1, 16, 16\).*\(1, 8, 8\)"):
         measure(folder, data)
+
+
+@pytest.mark.parametrize("names", [("C", "C++", "C#"), ("a/b", "a:b", "a_b"), ("c", "C", "c.")])
+def test_decoded_classes_find_their_names_again(names: tuple[str, ...], data: Data, tmp_path: Path) -> None:
+    spec = dataclasses.replace(data.train.spec, class_names=names)
+    store = ClassStore(data.train.images, data.train.labels, spec)
+    order = torch.arange(len(store)).flip(0)
+    decoded = DatasetSynthesisOutput(
+        images=[Image.fromarray(store.images[i][0].numpy()) for i in order], labels=store.labels[order]
+    )
+    folder = export.write_folder(tmp_path / "decoded", [decoded], names)
+    images = subject_of(folder, spec).images
+    assert images.owner.tolist() == store.labels.tolist()
+    for cls in range(3):
+        assert torch.equal(images.x[images.owner == cls], store.of_class(cls).flip(0))
+
+
+def test_classes_that_cannot_be_told_apart_are_named(data: Data) -> None:
+    train = data.train
+
+    def named(*names: str) -> ClassStore:
+        return ClassStore(train.images, train.labels, dataclasses.replace(train.spec, class_names=names))
+
+    with pytest.raises(DataError, match=r'its classes c_, c~ is which of C\+\+, C# in tiny.*all are "c"'):
+        subject_of(named("c_", "c~", "C"), named("C", "C++", "C#").spec)
+    assert subject_of(named("C#", "c_", "C"), named("C", "C++", "C#").spec).images.owner.tolist()[-1] == 2
+    with pytest.raises(DataError, match=r"has c_, which the data has not"):
+        subject_of(named("C", "c_", "D"), named("C", "D", "E").spec)
 
 
 def test_mirroring_on_one_side_only_is_noted(bundle: Path, data: Data) -> None:

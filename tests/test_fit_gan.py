@@ -144,6 +144,27 @@ def test_figures_are_measured(store: ClassStore, tmp_path: Path) -> None:
     assert f"| coverage | {figures['coverage']} |" in (out / "README.md").read_text()
 
 
+def test_hardly_any_held_out_images_make_rough_figures(
+    make_store: Callable[..., ClassStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = fit_gan(make_store(4), TINY, out=tmp_path / "g", steps=1, progress=False)
+    figures = json.loads((out / "card.json").read_text())["figures"]
+    assert figures["neighbours"] == 2, "one of each of three classes is held out"
+    assert 0 <= figures["coverage"] <= 1
+    assert "only 3 images are held out" in caplog.text
+
+
+def test_figures_that_fail_cost_no_training(store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("latentdc.fit.run.measure", fails)
+    with pytest.raises(KeyboardInterrupt):
+        fit_gan(store, TINY, out=tmp_path / "g", steps=1, progress=False)
+    assert json.loads((tmp_path / "g" / "card.json").read_text())["complete"]
+    assert load_decoder(tmp_path / "g").latent_shapes == {"z": (4,)}
+
+
 def test_divergence_is_reported(store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GanGame, "step", lambda self, number, progress: Losses(float("nan"), 0.0, 0.0))
     with pytest.raises(DivergenceError, match="step 0"):
@@ -191,6 +212,10 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
         ({"steps": None}, "exactly one"),
         ({"minutes": 1.0}, "exactly one"),
         ({"steps": 0}, "exactly one"),
+        *(
+            ({"steps": None, "minutes": minutes}, "exactly one of them, a finite number above 0")
+            for minutes in (float("nan"), float("inf"), 0.0, -1.0)
+        ),
         ({"precision": "fp8"}, "fp8"),
         ({"also_fits": "tiny"}, "list of names"),
     ],
@@ -198,6 +223,40 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
 def test_refuses(store: ClassStore, tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
         fit_gan(store, TINY, out=tmp_path / "g", **({"steps": 2, "progress": False} | change))
+
+
+@pytest.mark.parametrize("card", [None, "no JSON", '{"kind": "teapot"}'])
+def test_what_is_no_generator_is_left_alone(store: ClassStore, tmp_path: Path, card: str | None) -> None:
+    out = tmp_path / "thesis"
+    out.mkdir()
+    (out / "chapter-1.tex").write_text("years of work")
+    if card is not None:
+        (out / "card.json").write_text(card)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=r"thesis: exists and holds no generator.*\(--out\)"):
+        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    with pytest.raises(InputError, match="is a file; give a folder"):
+        fit_gan(store, TINY, out=out / "chapter-1.tex", steps=1, progress=False, figures=False)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_came_in_the_way_during_training_is_left_alone(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = tmp_path / "g", GanGame.step
+
+    def step(self: GanGame, number: int, progress: float) -> Losses:
+        out.mkdir(exist_ok=True)
+        (out / "notes.txt").write_text("mine")
+        return whole(self, number, progress)
+
+    monkeypatch.setattr(GanGame, "step", step)
+    with pytest.raises(InputError, match="holds no generator"):
+        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / "notes.txt").unlink()
+    monkeypatch.undo()
+    assert (fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False) / WEIGHTS).is_file()
 
 
 @pytest.mark.parametrize(

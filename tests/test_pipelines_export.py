@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from latentdc.data.folders import folder_names
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.pipelines import export
 from latentdc.portable.pipeline import DatasetSynthesisOutput
@@ -68,7 +69,10 @@ def test_folder_refuses_to_mix_with_other_files(tmp_path: Path) -> None:
 
 
 def test_folder_names_are_safe_and_distinct() -> None:
-    assert export.folder_names(["a/b", "a:b", "..", "ok"]) == ["a_b", "a_b-1", "2", "ok"]
+    assert folder_names(["a/b", "a:b", "..", "ok"]) == ["a_b", "a_b-1", "2", "ok"]
+    assert folder_names(["C", "C++", "C#", "c"]) == ["C", "C++", "C_", "c-3"], "some systems know no case"
+    assert folder_names(["a/b", "a_b"]) == ["a_b-0", "a_b"]
+    assert folder_names(["a_b-2", "a/b", "a:b"]) == ["a_b-2", "a_b", "a_b-2-2"]
 
 
 def test_parquet_is_read_with_class_names(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_a_folder_in_the_way_is_found_before_the_work(tiny_store: ClassStore, tm
     with pytest.raises(InputError, match="is no bundle"):
         quiet("pixels")(tiny_store, "dm-gan", steps=1, settings=SMALL, out=out)
     assert not (tmp_path / "run.run").exists(), "no sketch was taken"
+    with pytest.raises(InputError, match="is no bundle"):
+        quiet("pixels").estimate(tiny_store, "dm-gan", settings=SMALL, out=out)
 
 
 def test_a_decoder_that_cannot_travel_is_found_before_the_work(tiny_store: ClassStore, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from latentdc.data.augment import AUGMENTS
 from latentdc.decoders import DECODERS, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
-from latentdc.errors import BundleError, InputError, RecipeError
+from latentdc.errors import BundleError, DataError, InputError, RecipeError
 from latentdc.networks import ARCHITECTURES
 from latentdc.objectives import OBJECTIVES
 from latentdc.recipe import Part, citations, cite, load_recipe, parse_recipe, parse_setting, references, to_toml
@@ -161,6 +161,10 @@ def test_credit_follows_the_parts() -> None:
     assert "gretton2012mmd" not in plain
     assert plain.count("@") == plain.count("\n}\n")
     assert "xiao2017fashion" in cite(load_recipe("dm"), data="fashion-mnist-mini")
+    assert cite(load_recipe("dm"), data=str(Path(__file__).parent)) == cite(load_recipe("dm")), "one's own folder"
+    for wrong in ("fashion-mnis", ""):
+        with pytest.raises(DataError, match=r"no such name\..*Known: cifar10, .*not a folder or file either"):
+            cite(load_recipe("dm"), data=wrong)
     with pytest.raises(RecipeError, match=r'"zhao2023md".*Did you mean "zhao2023dm"'):
         cite(parse_recipe(ONE | {"cite": ["zhao2023md"]}))
 

@@ -144,5 +144,25 @@ def test_dry_run_measures_and_adds_up(kind: str, tiny_store: ClassStore) -> None
     assert told["step_seconds"] > 0
     assert told["total_seconds"] == pytest.approx(told["sketch_seconds"] + 3 * told["step_seconds"])
     assert (told["sketch_bytes"] > 0) == (kind == "sketch")
-    assert told["disk_bytes"] == told["sketch_bytes"] + told["checkpoint_bytes"] + told["bundle_bytes"]
+    after = told["sketch_bytes"] + told["checkpoint_bytes"] + told["bundle_bytes"]
+    assert told["disk_bytes"] == max(2 * told["sketch_bytes"], after), "the pairs lie beside the sketch they make up"
+    assert told["compile_seconds"] == 0
     assert told["peak_memory_bytes"] > 1e6
+
+
+def test_dry_run_counts_compiling_once(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 31.0, 32.0, 33.0])
+    monkeypatch.setattr("latentdc.recipe.estimate.time.perf_counter", lambda: next(ticks))
+
+    def condense(*_: Any, on_step: Any, **__: Any) -> None:
+        for _step in range(3):
+            on_step[0](None)
+
+    monkeypatch.setattr("latentdc.recipe.estimate.condense", condense)
+    told = dry_run(built(tiny_store, compile=True), tiny_store)
+    assert (told["compile_seconds"], told["step_seconds"], told["total_seconds"]) == (30.0, 1.0, 33.0)
+
+
+def test_dry_run_counts_the_pairs_beside_a_large_sketch(tiny_store: ClassStore) -> None:
+    told = dry_run(built(tiny_store, source__kind="sketch", source__num_pairs=5000), tiny_store)
+    assert told["disk_bytes"] == 2 * told["sketch_bytes"]

@@ -1,6 +1,7 @@
 """The frame of the command line: one line per mistake instead of a traceback, logs on standard error, exit codes.
 
-Exit codes: 0 done, 1 the optimisation diverged, 2 wrong input, 130 interrupted (a checkpoint is left).
+Exit codes: 0 done, 1 the optimisation diverged, 2 wrong input or a file that cannot be read or written, 130 interrupted
+(a checkpoint is left).
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typer.core import TyperGroup
 import latentdc
 from latentdc.errors import DivergenceError, LatentDCError
 
+_log = logging.getLogger(__name__)
+
 
 class Commands(TyperGroup):
-    """A group of commands that turns the library's own errors into one clear line and an exit code."""
+    """A group of commands that turns the errors of the library and the system into one clear line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -30,9 +33,21 @@ class Commands(TyperGroup):
         except LatentDCError as error:
             _complain(str(error))
             raise typer.Exit(2) from None
+        except BrokenPipeError:  # The reader of the output went away; click ends quietly.
+            raise
+        except OSError as error:
+            _log.info("where it happened:", exc_info=True)
+            _complain(_reason(error))
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             _complain("interrupted; the same command with the same --out goes on from its last checkpoint")
             raise typer.Exit(130) from None
+
+
+def _reason(error: OSError) -> str:
+    named = error.filename is not None and error.strerror
+    said = f"{error.filename}: {error.strerror}" if named else str(error) or type(error).__name__
+    return f"{said}. Check the paths that were given, and the space left; latentdc -v shows where it happened."
 
 
 def _complain(message: str) -> None:

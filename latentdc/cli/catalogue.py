@@ -36,7 +36,7 @@ def recipes(*, json: options.Json = False) -> None:
 def cite(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or a TOML file.")],
     *,
-    data: Annotated[str | None, typer.Option("--data", help="Credit this data set too.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="Credit this data set too, by name.")] = None,
 ) -> None:
     """Print BibTeX for exactly the parts a recipe uses.
 

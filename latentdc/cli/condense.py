@@ -67,6 +67,7 @@ def condense(
     storage: Stored = None,
     sketch: SketchFile = None,
     num_pairs: options.NumPairs = None,
+    project: options.Project = None,
     steps: Steps = None,
     settings: options.Settings = None,
     seed: Seed = None,
@@ -95,11 +96,13 @@ def condense(
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
     options.pairs(settings)
+    out = options.writable(out)
     changes = {
         "images_per_class": images_per_class,
         "bytes_per_class": bytes_per_class,
         "storage": storage and storage.value,
         "source.num_pairs": num_pairs,
+        "objective.see.project": project,
         "steps": steps,
         "seed": seed,
         "precision": precision and precision.value,
@@ -111,7 +114,7 @@ def condense(
     )
     told: dict[str, Any] = {"sketch": sketch, "settings": settings or (), "overrides": changes}
     if dry_run:
-        _show(pipe.estimate(real, recipe, **told), json)
+        _show(pipe.estimate(real, recipe, out=out, **told), json)
     else:
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
 
@@ -136,7 +139,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         emit(facts)
         return
     recipe = "\n".join(f"  {name} = {value}" for name, value in facts["recipe"].items() if value is not None)
-    data = facts["data"]
+    data, compiling = facts["data"], facts["compile_seconds"]
     say(
         "recipe, as it would run:",
         recipe,
@@ -144,9 +147,10 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
-        f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
+        + (f"compiling {_duration(compiling)}, " if compiling else "")
+        + f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
         f"memory    {facts['peak_memory_bytes'] / 2**20:,.0f} MiB in this process",
-        f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB with sketch and checkpoints",
+        f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB at most, with sketch and checkpoints",
     )
 
 

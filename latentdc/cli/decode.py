@@ -45,11 +45,12 @@ def decode(
     from latentdc.data.sources import class_numbers
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
+    out = options.writable(out) if format is Format.folder else options.vacant(out)
     pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
     pipe.to(options.place(device))
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]
     wanted = options.names(classes)
-    chosen = class_numbers(wanted, pipe.class_names) if wanted else None
+    chosen = None if wanted is None else class_numbers(wanted, pipe.class_names)
     path = write(out, images_per_class=images_per_class, classes=chosen, batch_size=batch_size)
     rows, keep = pipe.plan(images_per_class, chosen)
     if json:

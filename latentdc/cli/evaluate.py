@@ -93,6 +93,7 @@ def evaluate(
     from latentdc.evaluate import evaluate as measure
     from latentdc.evaluate.sets import at_size
 
+    _places(out, runs)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
     subject = at_size(bundle, size)
     found = measure(
@@ -114,6 +115,13 @@ def evaluate(
     if out:
         _write(found, subject, real.train.spec, out)
     _show(found, json)
+
+
+def _places(out: Path | None, runs: Path | None) -> None:
+    """Refuse places that cannot be written before the first student is trained."""
+    for file in (out and out / "report.json", runs):
+        if file is not None:
+            options.writable(file)
 
 
 def _show(found: Report, json: bool) -> None:

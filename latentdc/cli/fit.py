@@ -65,7 +65,7 @@ def gan(
     from latentdc.fit.gan import GanRecipe
     from latentdc.fit.run import fit_gan
 
-    levels = options.numbers("--channels", channels)
+    out, levels = options.writable(out), options.numbers("--channels", channels)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
     folder = fit_gan(
         real.train,

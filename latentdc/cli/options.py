@@ -30,12 +30,21 @@ Data = Annotated[
     ),
 ]
 Size = Annotated[
-    int | None, typer.Option("--size", min=4, help="Side in pixels that images of a folder are resized to.")
+    int | None,
+    typer.Option(
+        "--size",
+        min=4,
+        help="Bring every image to this side in pixels: the shorter side to that many pixels (bilinear, antialiased), "
+        "then the central square.",
+    ),
 ]
 Classes = Annotated[
     str | None, typer.Option("--classes", help="Only these classes, by name or else number, separated by commas.")
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most this many training images per class.")]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="The first this many training images of each class; no class may have fewer."),
+]
 Download = Annotated[bool, typer.Option("--download", help="Allow fetching a named data set through torchvision.")]
 HoldOut = Annotated[
     bool,
@@ -66,6 +75,16 @@ Recipe = Annotated[str, typer.Option("--recipe", help="A shipped recipe (see lat
 NumPairs = Annotated[
     int | None, typer.Option("--num-pairs", min=1, help="(network, augmentation) pairs of the sketch.")
 ]
+Project = Annotated[
+    int | None,
+    typer.Option(
+        "--project",
+        min=1,
+        help="Compare features after a seeded random projection to this many numbers a layer, which shrinks a sketch "
+        "as much and keeps distances nearly; alike for a sketch and what is condensed from it. Short for --set "
+        "objective.see.project=N.",
+    ),
+]
 BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or a repository on the Hub.")]
 
 
@@ -93,6 +112,29 @@ def opened(
     )
 
 
+def writable(out: Path) -> Path:
+    """The place to write to, checked before any work; absolute if it had no name of its own.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    from latentdc.atomic import destination
+
+    return destination(out)
+
+
+def vacant(out: Path) -> Path:
+    """The place of a new file, checked before any work.
+
+    Raises:
+        InputError: something is there already, or nothing can be written there.
+    """
+    place = writable(out)
+    if place.exists():
+        raise InputError(f"{out} exists already. Delete it, or choose another --out.")
+    return place
+
+
 def place(device: str | None) -> str:
     """The device, if this machine has it; None for the best there is.
 
@@ -106,7 +148,7 @@ def place(device: str | None) -> str:
 
 def names(text: str | None) -> list[str] | None:
     """The parts of a comma-separated option."""
-    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

@@ -51,6 +51,7 @@ def make(
     images_per_pair: Annotated[
         int | None, typer.Option("--images-per-pair", min=1, help="A random subset per pair instead of all images.")
     ] = None,
+    project: options.Project = None,
     settings: options.Settings = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of networks, augmentation and walk.")] = None,
     precision: Annotated[options.Precision | None, typer.Option("--precision", help="Of the networks.")] = None,
@@ -71,12 +72,12 @@ def make(
     if data is None or out is None:
         raise InputError("latentdc sketch needs --data and --out (or a subcommand: merge, subtract); see --help.")
     options.pairs(settings)
-    if out.exists():
-        raise InputError(f"{out} exists already. Delete it, or choose another --out.")
+    out = options.vacant(out)
     changes = {
         "source.kind": "sketch",
         "source.num_pairs": num_pairs,
         "source.images_per_pair": images_per_pair,
+        "objective.see.project": project,
         "compile": compile or None,
         "seed": seed,
         "precision": precision and precision.value,
@@ -121,6 +122,7 @@ def merge(first: Path_, second: Path_, *, out: options.Out, json: options.Json =
     """
     from latentdc.sketch import Sketch
 
+    out = options.vacant(out)
     Sketch.load(first).merge(Sketch.load(second)).save(out)
     _report(out, json)
 
@@ -135,6 +137,7 @@ def subtract(whole: Path_, part: Path_, *, out: options.Out, json: options.Json 
     """
     from latentdc.sketch import Sketch
 
+    out = options.vacant(out)
     Sketch.load(whole).subtract(Sketch.load(part)).save(out)
     _report(out, json)
 

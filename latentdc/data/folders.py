@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,6 +46,23 @@ def class_folders(root: Path) -> tuple[str, ...]:
     if all(name.isdecimal() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Class names as folder names, distinct also where case does not count: what paths cannot carry becomes ``_``.
+
+    >>> folder_names(["T-shirt/top", "T-shirt:top", "bag", "Bag"])
+    ['T-shirt_top', 'T-shirt_top-1', 'bag', 'Bag-3']
+    """
+    safe = [re.sub(r"[^\w .+-]", "_", name).strip(" .") or str(n) for n, name in enumerate(class_names)]
+    owner: dict[str, int] = {}
+    for number, name in enumerate(class_names):
+        if safe[number] == name:  # A name that can stay as it is belongs to its own class first.
+            owner.setdefault(name.casefold(), number)
+    for number in range(len(safe)):
+        while owner.setdefault(safe[number].casefold(), number) != number:
+            safe[number] += f"-{number}"
+    return safe
 
 
 def _read_split(root: Path, names: tuple[str, ...], size: int | None, like: tuple[int, int, int] | None) -> Split:

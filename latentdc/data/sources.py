@@ -72,8 +72,10 @@ def class_numbers(classes: Sequence[str | int], names: Sequence[str]) -> list[in
     """Numbers of some classes: a text is a name, or else a number in digits; an integer is always a number.
 
     Raises:
-        DataError: no such class, or one that is named twice.
+        DataError: no such class, one that is named twice, or none at all.
     """
+    if not classes:
+        raise DataError(f"the class subset is empty. Name classes ({', '.join(names)}), or leave it out (--classes).")
     numbers: list[int] = []
     for given in classes:
         if isinstance(given, str) and given in names:

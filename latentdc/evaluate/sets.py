@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from latentdc.bundle import Bundle, load_bundle
+from latentdc.data.folders import folder_names
 from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
 from latentdc.errors import DataError, InputError
@@ -124,11 +125,23 @@ def _slug(name: str) -> str:
     return re.sub(r"[\W_]+", "-", name).strip("-").lower()
 
 
-def _fits(given: DataSpec, wanted: DataSpec, name: str) -> None:
-    """Refuse classes or shapes that differ."""
-    have, want = [_slug(name) for name in given.class_names], [_slug(name) for name in wanted.class_names]
-    missing = [name for name, slug in zip(wanted.class_names, want, strict=True) if slug not in have]
-    extra = [name for name, slug in zip(given.class_names, have, strict=True) if slug not in want]
+def _matched(given: DataSpec, wanted: DataSpec, name: str) -> list[int]:
+    """The given number of each wanted class: by its name, else as ``decode`` writes it, else by letters and digits."""
+    numbers = {have: number for number, have in enumerate(given.class_names)}
+    found: dict[str, int] = {}
+    for written in (wanted.class_names, folder_names(wanted.class_names)):
+        for want, text in zip(wanted.class_names, written, strict=True):
+            if want not in found and text in numbers:
+                found[want] = numbers.pop(text)
+    open_, left = _by_slug(want for want in wanted.class_names if want not in found), _by_slug(numbers)
+    for slug in open_.keys() & left.keys():
+        if len(open_[slug]) > 1 or len(left[slug]) > 1:
+            raise DataError(
+                f'"{name}": which of its classes {", ".join(left[slug])} is which of {", ".join(open_[slug])} in '
+                f'{wanted.name}? To letters and digits all are "{slug}". Rename the class folders to the exact names.'
+            )
+        found[open_[slug][0]] = numbers.pop(left[slug][0])
+    missing, extra = [want for want in wanted.class_names if want not in found], list(numbers)
     if missing or extra:
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"has {', '.join(extra)}, which the data has not"] if extra else []
@@ -136,17 +149,30 @@ def _fits(given: DataSpec, wanted: DataSpec, name: str) -> None:
             f'"{name}" {" and ".join(parts)}. Its classes must be those of {wanted.name}: '
             f"{', '.join(wanted.class_names)}; rename the class folders, or evaluate on a class subset (--classes)."
         )
+    return [found[want] for want in wanted.class_names]
+
+
+def _by_slug(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(_slug(name), []).append(name)
+    return found
+
+
+def _fits(given: DataSpec, wanted: DataSpec, name: str) -> list[int]:
+    """The given number of each wanted class; refuses classes or shapes that differ."""
+    numbers = _matched(given, wanted, name)
     if tuple(given.image_shape) != tuple(wanted.image_shape):
         raise DataError(
             f'"{name}" holds images of (channels, height, width) = {tuple(given.image_shape)}, {wanted.name} of '
             f"{tuple(wanted.image_shape)}; export or load them at the same size (--size)."
         )
+    return numbers
 
 
 def _of_bundle(bundle: Bundle, name: str, spec: DataSpec) -> Subject:
     """Decode a bundle's rows, all of them, through its formation."""
-    _fits(bundle.spec, spec, name)
-    if [_slug(given) for given in bundle.spec.class_names] != [_slug(wanted) for wanted in spec.class_names]:
+    if _fits(bundle.spec, spec, name) != list(range(spec.num_classes)):
         raise DataError(
             f'"{name}" numbers its classes {", ".join(bundle.spec.class_names)}, {spec.name} numbers them '
             f"{', '.join(spec.class_names)}: open the data with the bundle's class order (--classes)."
@@ -165,9 +191,7 @@ def _of_bundle(bundle: Bundle, name: str, spec: DataSpec) -> Subject:
 
 def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
     """Labelled images, their classes renumbered to the data's by name."""
-    _fits(store.spec, spec, name)
-    have = [_slug(given) for given in store.spec.class_names]
-    images = of_store(store.choose([have.index(_slug(wanted)) for wanted in spec.class_names]))
+    images = of_store(store.choose(_fits(store.spec, spec, name)))
     per_class = len(images) / spec.num_classes
     pixels = int(images.x.numel())
     labels = COUNT_BYTES * spec.num_classes

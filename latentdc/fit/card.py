@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentdc.decoders.reference import seal
+from latentdc.decoders.reference import read_card, seal
+from latentdc.errors import BundleError, InputError
 from latentdc.grid import save_grid
 from latentdc.machine import processor
 from latentdc.portable.gan import GanDecoder
@@ -24,13 +25,17 @@ def publish(
     """Write the decoder folder, complete or not at all: it is built beside ``out`` and moved into place.
 
     Args:
-        out: the folder; what was there is replaced.
+        out: the folder; a generator that was there is replaced, anything else is left alone.
         decoder: the generator to ship.
         spec: the data it was trained on.
         facts: recipe, seed, seconds, figures: whatever the card should hold beside data, machine and checksums.
         images: samples ``(n, c, h, w)`` uint8 for ``samples.png``.
         owner: class of each sample ``(n,)``.
+
+    Raises:
+        InputError: the place is taken by something that is no generator.
     """
+    check_publishable(out)  # Again: training took a while, and somebody may have put something there.
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     decoder.save_pretrained(fresh)
@@ -61,6 +66,28 @@ def publish(
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_publishable(out: Path) -> None:
+    """Check that ``publish`` may put a generator there: before the training, not after.
+
+    Raises:
+        InputError: the place is a file, or a folder that holds anything but a generator.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder for the decoder (--out).")
+    if out.is_dir() and any(out.iterdir()) and not _is_generator(out):
+        raise InputError(
+            f"{out}: exists and holds no generator of latentdc fit; give an empty or new folder (--out), "
+            "it is left as it is."
+        )
+
+
+def _is_generator(folder: Path) -> bool:
+    try:
+        return bool(read_card(folder).get("kind") == "gan")
+    except BundleError:
+        return False
 
 
 def machine() -> dict[str, str | int]:

@@ -5,6 +5,7 @@ Fidelity and diversity in the embedding of a small classifier, and accuracy both
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from latentdc.networks.train import TrainSpec, train_student
 from latentdc.portable.gan import GanDecoder
 from latentdc.seeding import stream
 from latentdc.types import DataSpec
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 500
 
@@ -34,6 +37,7 @@ class Figures:
     sample_classifier_on_held_out: float
     """A classifier trained on as many samples as there are training images, on held-out real images."""
     neighbours: int
+    """Of density and coverage; fewer than the usual 5 where hardly any images are held out."""
     classifier: str
     """Architecture, width and passes of both classifiers."""
 
@@ -43,6 +47,7 @@ class FiguresSpec:
     """Size of the classifiers and of the neighbourhoods."""
 
     neighbours: int = 5
+    """At most; all others where fewer images are held out."""
     width: int = 32
     epochs: int = 5
     lr: float = 0.02
@@ -110,13 +115,21 @@ def measure(
     near = samples(decoder, held.labels, seed=seed)
     copies = samples(decoder, train.labels, seed=seed + 1)
     taught = classifier(copies, train.labels, train.spec)
-    density, coverage = density_coverage(embed(real, held.images), embed(real, near), spec.neighbours)
+    neighbours = min(spec.neighbours, len(held) - 1)  # At least 1: every class holds one out, and there are two.
+    if neighbours < spec.neighbours:
+        log.warning(
+            "only %d images are held out: density and coverage are over %d neighbours instead of %d, and rough",
+            len(held),
+            neighbours,
+            spec.neighbours,
+        )
+    density, coverage = density_coverage(embed(real, held.images), embed(real, near), neighbours)
     return Figures(
         density=round(density, 4),
         coverage=round(coverage, 4),
         real_classifier_on_held_out=round(accuracy(real, held.images, held.labels), 2),
         real_classifier_on_samples=round(accuracy(real, near, held.labels), 2),
         sample_classifier_on_held_out=round(accuracy(taught, held.images, held.labels), 2),
-        neighbours=spec.neighbours,
+        neighbours=neighbours,
         classifier=f"convnet width {spec.width}, {spec.epochs + 1} passes",
     )

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from latentdc.atomic import destination
 from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
 from latentdc.errors import DivergenceError, InputError
-from latentdc.fit.card import publish
+from latentdc.fit.card import check_publishable, publish
 from latentdc.fit.figures import Figures, measure
 from latentdc.fit.gan import GanGame, GanRecipe, Losses
 from latentdc.portable.gan import GanDecoder
@@ -88,7 +89,7 @@ def fit_gan(
     Args:
         store: training images; a share ``recipe.holdout`` of each class is kept for the figures and never trained on.
         recipe: the generator and its game; defaults to ``GanRecipe()``.
-        out: folder to write; its name is the checkpoint's name.
+        out: folder to write; its name is the checkpoint's name. A generator that is there is replaced.
         steps: updates in all. Then the result is a function of the arguments, resumed or not.
         minutes: instead of steps, training time in all; learning rates follow the clock.
         seed: seed of everything random.
@@ -101,20 +102,22 @@ def fit_gan(
         progress: show a progress bar on stderr.
 
     Raises:
-        InputError: not exactly one of steps and minutes, an unknown precision, or a checkpoint of another run, one of
-            another length too: the length decides when the learning rates fall.
+        InputError: not exactly one of steps and minutes, an unknown precision, a place that is taken by something that
+            is no generator or cannot be written, or a checkpoint of another run, one of another length too: the length
+            decides when the learning rates fall.
         RecipeError: the images' size does not fit the recipe's channels.
         BundleError: the checkpoint is damaged.
         DivergenceError: a loss became NaN or infinite.
     """
     given = [length for length in (steps, minutes) if length is not None]
-    if len(given) != 1 or given[0] <= 0:
-        raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, above 0")
+    if len(given) != 1 or not 0 < given[0] < math.inf:  # NaN is not between them either.
+        raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, a finite number above 0")
     if precision not in ("fp32", "bf16"):
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
     if isinstance(also_fits, str):
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
-    recipe, out = recipe or GanRecipe(), Path(out)
+    recipe, out = recipe or GanRecipe(), destination(out)
+    check_publishable(out)
     train, held = store.holdout(recipe.holdout)
     game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")
     identity = {
@@ -129,8 +132,9 @@ def fit_gan(
     run = _Run(game, out, kept, steps, minutes, also_fits=tuple(dict.fromkeys(also_fits)))
     run.start(resume)
     _train(run, store, progress=progress)
-    measured = measure(game.decoder(), train, held, seed=seed, precision=precision) if figures else None
-    _publish(run, store, measured)
+    _publish(run, store, None)  # Before the figures, which take minutes and may be interrupted.
+    if figures:
+        _publish(run, store, measure(game.decoder(), train, held, seed=seed, precision=precision))
     return run.out
 
 

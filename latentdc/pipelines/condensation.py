@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdc.atomic import destination
+from latentdc.bundle import check_savable
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
@@ -159,13 +161,20 @@ class CondensationPipeline:
         data: str | Path | Data | ClassStore,
         recipe: str | Path = "dm-gan",
         *,
+        out: str | Path | None = None,
         sketch: Sketch | str | Path | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``."""
+        """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``.
+
+        Raises:
+            InputError: as the run itself; where it would write is looked at if ``out`` is given.
+        """
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=given, settings=settings, overrides=overrides)
+        if out is not None:
+            check_savable(destination(out), decoder=built.decoder, formation=built.formation)
         return dry_run(built, store, given=given, device=self.device)
 
     def __call__(
@@ -205,13 +214,15 @@ class CondensationPipeline:
             on_step: called after each step.
 
         Raises:
-            InputError: data, recipe, decoder, budget or sketch do not exist or do not fit each other.
+            InputError: data, recipe, decoder, budget or sketch do not exist or do not fit each other, or the place
+                cannot be written.
             DivergenceError: the loss became NaN or infinite.
             KeyboardInterrupt: raised again after the checkpoint is written.
         """
+        out = destination(out)
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
         real_side = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=real_side, settings=settings, overrides=changes)
-        run = Run(built, store, Path(out), self.device, self.decoder_public, self._progress)
+        run = Run(built, store, out, self.device, self.decoder_public, self._progress)
         return run(real_side, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)

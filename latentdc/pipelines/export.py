@@ -6,7 +6,6 @@ import importlib
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,21 +16,9 @@ from typing import Any
 import torch
 
 from latentdc.atomic import replacing
+from latentdc.data.folders import folder_names
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.portable.pipeline import DatasetSynthesisOutput
-
-
-def folder_names(class_names: Sequence[str]) -> list[str]:
-    """Class names as folder names: characters that paths cannot carry become ``_``; a clash gets the class number.
-
-    >>> folder_names(["T-shirt/top", "T-shirt:top"])
-    ['T-shirt_top', 'T-shirt_top-1']
-    """
-    names: list[str] = []
-    for number, name in enumerate(class_names):
-        safe = re.sub(r"[^\w .+-]", "_", name).strip(" .") or str(number)
-        names.append(safe if safe not in names else f"{safe}-{number}")
-    return names
 
 
 def write_folder(folder: Path, batches: Iterable[DatasetSynthesisOutput], class_names: Sequence[str]) -> Path:

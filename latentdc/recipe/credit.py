@@ -9,7 +9,7 @@ from typing import Any
 
 from latentdc.decoders import DECODERS
 from latentdc.decoders.components import read_json
-from latentdc.errors import RecipeError, unknown
+from latentdc.errors import DataError, RecipeError, unknown
 from latentdc.networks.base import resolve
 from latentdc.recipe.parts import part_class
 from latentdc.recipe.spec import Part, Recipe
@@ -62,11 +62,14 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
 
     Args:
         recipe: the recipe.
-        data: name of the data set, to credit it too.
+        data: name of the data set, to credit it too; a folder or file of one's own credits nobody.
 
     Raises:
+        DataError: there is no such data set.
         RecipeError: a key that ``references.bib`` does not have; a part of one's own may cite whole entries, "@…".
     """
+    if data is not None and data not in _DATA and not (data and Path(data).expanduser().exists()):
+        raise DataError(f"data set {unknown('name', data, _DATA)} It is not a folder or file either (--data).")
     known = references()
     keys = citations(recipe, data=data)
     for key in keys:

@@ -40,9 +40,10 @@ def dry_run(
 
     Returns:
         ``recipe`` (flat), ``data``, ``rows_per_class``, ``images_per_class`` (after the formation),
-        ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``, ``condense_seconds``, ``total_seconds``,
-        ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``,
-        ``bundle_bytes``, ``disk_bytes``, ``num_processes``.
+        ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``, ``compile_seconds`` (of the networks as condensing
+        sees them), ``condense_seconds``, ``total_seconds``, ``peak_memory_bytes`` (of this process after the trial),
+        ``sketch_bytes``, ``checkpoint_bytes``, ``bundle_bytes``, ``disk_bytes`` (the most at any time),
+        ``num_processes``.
     """
     device = device or device_of()
     recipe, wanted = built.recipe, built.recipe.source
@@ -53,7 +54,7 @@ def dry_run(
         source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
     else:
         source = make_source(built, store, given=given, progress=False)
-    step_seconds = _step_seconds(built, source, device)
+    compile_seconds, step_seconds = _step_seconds(built, source, device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
@@ -70,13 +71,15 @@ def dry_run(
         "bytes_per_class": per_class,
         "step_seconds": step_seconds,
         "sketch_seconds": sketch_seconds,
+        "compile_seconds": compile_seconds,
         "condense_seconds": step_seconds * recipe.steps,
-        "total_seconds": sketch_seconds + step_seconds * recipe.steps,
+        "total_seconds": sketch_seconds + compile_seconds + step_seconds * recipe.steps,
         "peak_memory_bytes": _peak_memory(device),
         "sketch_bytes": sketch_bytes,
         "checkpoint_bytes": checkpoint_bytes,
         "bundle_bytes": bundle_bytes,
-        "disk_bytes": sketch_bytes + checkpoint_bytes + bundle_bytes,
+        # The pairs of a sketch lie beside it until it is whole; checkpoints and bundle come afterwards.
+        "disk_bytes": max(2 * sketch_bytes, sketch_bytes + checkpoint_bytes + bundle_bytes),
         "num_processes": accelerator_on(device).num_processes,
     }
 
@@ -114,10 +117,10 @@ def _trial_sketch(
     return small, (per_image * num_images + overhead) * wanted.num_pairs, taken.num_bytes * wanted.num_pairs
 
 
-def _step_seconds(built: Built, source: Source, device: torch.device) -> float:
-    """Seconds of one step, the first (which warms up) left out."""
+def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[float, float]:
+    """Seconds of compiling, if the recipe does, and of one step, the first (which warms up) left out."""
     bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
-    ends: list[float] = []
+    ends = [time.perf_counter()]
 
     def stamp(now: Step) -> None:
         del now
@@ -139,7 +142,9 @@ def _step_seconds(built: Built, source: Source, device: torch.device) -> float:
         on_step=(stamp,),
         progress=False,
     )
-    return (ends[-1] - ends[0]) / (len(ends) - 1)
+    start, first, *_, last = ends
+    seconds = (last - first) / (_TRIAL_STEPS - 1)
+    return max(first - start - seconds, 0.0) if built.recipe.compile else 0.0, seconds
 
 
 def _peak_memory(device: torch.device) -> int:
