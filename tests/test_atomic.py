@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from latentdc.atomic import destination, digest_tensors, read_tensors, replacing, write_tensors
 from latentdc.errors import BundleError, InputError
 from latentdc.machine import processor
-from latentdc.sketch.files import read
 
 TENSORS = {"b": torch.arange(6.0, dtype=torch.float64).reshape(2, 3).T, "a": torch.tensor(3), "none": torch.empty(0)}
 
@@ -70,15 +67,6 @@ def test_what_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
     for name in ("x", "missing"):
         with pytest.raises(BundleError, match="not a readable safetensors file"):
             read_tensors(tmp_path / name)
-
-
-def test_a_sketch_file_of_the_first_version_is_read(tmp_path: Path) -> None:
-    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
-    sha256 = hashlib.sha256(b"sums/torch.float64/(1, 2);" + x.numpy().tobytes()).hexdigest()
-    save_file({"sums": x}, tmp_path / "s.safetensors", {"latentdc-sketch": "{}", "sha256": sha256})
-    tensors, text = read(tmp_path / "s.safetensors")
-    assert torch.equal(tensors["sums"], x)
-    assert text == "{}"
 
 
 def test_the_processor_has_a_name() -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from latentdc.atomic import digest_tensors, read_tensors, write_tensors
@@ -23,8 +22,7 @@ from latentdc.errors import BundleError, InputError
 
 _log = logging.getLogger(__name__)
 
-VERSION = 2
-"""2: one sha256 covers tensors and manifest. 1, still read: it covers the tensors and stands in the manifest."""
+VERSION = 1
 _MANIFEST = "latentdc"
 _SHA256 = "sha256"
 
@@ -164,21 +162,10 @@ def _read(path: Path) -> tuple[Saved, dict[str, Any]]:
         manifest = json.loads(text)
         version, identity = manifest["version"], manifest["identity"]
         saved = Saved(manifest["step"], tensors, manifest["state"])
-        told = manifest["tensors_sha256"] if version == 1 else texts.get(_SHA256)
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"its manifest cannot be read: {type(error).__name__} {error}") from error
-    if version not in (1, VERSION):
+    if version != VERSION:
         raise BundleError(f"version {version!r} is not the known version {VERSION}")
-    if told != (_digest_tensors(tensors) if version == 1 else digest_tensors(tensors, text)):
+    if texts.get(_SHA256) != digest_tensors(tensors, text):
         raise BundleError("its contents do not match their sha256")
     return saved, identity
-
-
-def _digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """As version 1 wrote it."""
-    total = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name]
-        total.update(f"{name}/{value.dtype}/{tuple(value.shape)}".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return total.hexdigest()

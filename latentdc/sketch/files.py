@@ -9,14 +9,12 @@ from torch import Tensor
 from latentdc.atomic import digest_tensors, read_tensors, write_tensors
 from latentdc.errors import BundleError, InputError
 
-VERSION = "2"
-"""Of the file, as its metadata say; 1, still read: its metadata say no version, its sha256 is of the tensors alone."""
 _KEY = "latentdc-sketch"
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], text: str) -> None:
     """Write tensors and a text as one safetensors file that appears whole or not at all."""
-    write_tensors(Path(path), tensors, {_KEY: text, "version": VERSION, "sha256": digest_tensors(tensors, text)})
+    write_tensors(Path(path), tensors, {_KEY: text, "sha256": digest_tensors(tensors, text)})
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
@@ -34,9 +32,6 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
         raise BundleError(f"not a readable sketch: {error}") from error
     if _KEY not in told:
         raise BundleError(f"{path}: a safetensors file, but not a sketch")
-    version = told.get("version", "1")
-    if version not in ("1", VERSION):
-        raise BundleError(f"{path}: a sketch file of version {version}; this latentdc reads 1 and {VERSION}")
-    if told.get("sha256") != digest_tensors(tensors, "" if version == "1" else told[_KEY]):
+    if told.get("sha256") != digest_tensors(tensors, told[_KEY]):
         raise BundleError(f"{path}: its contents do not match their sha256; the file is damaged, make or copy it again")
     return tensors, told[_KEY]
