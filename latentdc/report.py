@@ -134,13 +134,17 @@ def tables(reports_dir: str | Path, pattern: str = "*") -> str:
 
 
 def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Report]]) -> str:
-    """One Markdown table; a baseline that several reports share is printed once."""
-    lines: dict[tuple[str, ...], Row] = {}
+    """One Markdown table; of a baseline that several reports share, the row with most runs stands for all."""
+    rows: dict[tuple[str, str, str, str], Row] = {}
     for name, report in reports:
         for row in report.rows:
             shown = {"bundle": f"**{name}**", "undistilled": f"undistilled {name}"}.get(row.name, row.name)
-            lines.setdefault((row.student, shown, *_cells(row)), row)
-    order = sorted(lines, key=lambda line: (line[0], lines[line].bytes_per_class, lines[line].accuracy_mean, line))
+            images, stored, *_ = _cells(row)
+            key = (row.student, shown, images, stored)
+            if key not in rows or row.num_runs > rows[key].num_runs:
+                rows[key] = row
+    order = sorted(rows, key=lambda key: (key[0], rows[key].bytes_per_class, rows[key].accuracy_mean, key))
+    lines = [(*key[:2], *_cells(rows[key])) for key in order]
     machines = sorted({f"{r.machine.cpu}, {r.machine.threads} threads, torch {r.machine.torch}" for _, r in reports})
     commits = sorted({r.machine.commit or "unknown" for _, r in reports})
     precisions = sorted({r.precision for _, r in reports})
@@ -151,7 +155,7 @@ def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Re
             "",
             "| student | set | images/class | bytes/class | accuracy | runs |",
             "|---|---|---:|---:|---:|---:|",
-            *("| " + " | ".join(line) + " |" for line in order),
+            *("| " + " | ".join(line) + " |" for line in lines),
             "",
             f"{'; '.join(machines)}; {', '.join(precisions)}; commit {', '.join(commits)}.",
             "",
