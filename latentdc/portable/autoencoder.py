@@ -125,7 +125,7 @@ class AutoencoderDecoder(ModelMixin, ConfigMixin):
         return {"z": draw.to(owner.device)}
 
     def encode(self, x: Tensor, owner: Tensor | None = None) -> dict[str, Tensor]:  # noqa: ARG002
-        """Scaled latents of images ``(n, c, h, w)`` in [0, 1]: the posterior's mean, or what is before the code book."""
+        """Scaled latents of images ``(n, c, h, w)`` in [0, 1]: the posterior's mean, or what precedes the code book."""
         x = fit_channels(2 * x - 1, int(self.autoencoder.config.in_channels))
         out = self.autoencoder.encode(x)
         if "latent_dist" in out:
