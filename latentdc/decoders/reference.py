@@ -75,7 +75,7 @@ def _folder(path_or_name: str | Path) -> Path:
         return known[str(path_or_name)]
     if folder.is_dir():
         raise InputError(
-            f"{folder}: has no config.json; give a folder that `latentdc fit gan` or diffusers wrote, or a shipped name."
+            f"{folder}: has no config.json; give one that `latentdc fit gan` or diffusers wrote, or a shipped name."
         )
     raise InputError(
         f"{unknown('decoder', str(path_or_name), {*known, 'pixels'})} A folder with config.json and safetensors will "

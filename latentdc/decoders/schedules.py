@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,7 +121,9 @@ def _euler(made: Any) -> list[float]:
             'scheduler EulerDiscreteScheduler: one step from pure noise needs timestep_spacing = "trailing" and '
             f'prediction_type = "epsilon", this has "{made.config.timestep_spacing}", "{made.config.prediction_type}".'
         )
-    made.set_timesteps(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # numpy's, about how diffusers reads a tensor
+        made.set_timesteps(1)
     sigma, time = float(made.sigmas[0]), float(made.timesteps[0])
     end = float(made.sigmas[1])
     whole = int(time) if time.is_integer() else time
