@@ -67,7 +67,7 @@ def test_a_ddpm_pipeline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     with global_seed(0, "folder"):
         unet = tiny_unet().eval()
     diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(tmp_path)
-    with caplog.at_level(logging.INFO, logger="latentdc"):
+    with caplog.at_level(logging.WARNING, logger="latentdc"):
         decoder = resolve_decoder(tmp_path, SPEC)
     assert "DDPMScheduler is taken without clip_sample, which would stop gradients" in caplog.text
     direct = diffusion_decoder(unet, DDIM, [1, 8, 8])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,11 @@ EVERY = (*_DECODERS, *VARIANTS)
 
 def tiny_decoder(name: str, *, seed: int = 0) -> Any:
     """A decoder for ``SPEC``, frozen, with statistics and weights that are not the initial ones."""
+    return copy.deepcopy(_made(name, seed))
+
+
+@cache
+def _made(name: str, seed: int) -> Any:
     with global_seed(seed, "tiny-decoder"):
         decoder = {**_DECODERS, **VARIANTS}[name]()
         for module in decoder.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -112,11 +113,12 @@ def _model(folder: Path, known: Sequence[str]) -> ModelMixin:
 
 def _scheduler(root: Path) -> dict[str, Any]:
     config = read_json(root / "scheduler" / "scheduler_config.json")
-    clips = [key for key in _CLIPS if config.get(key, key != "thresholding")]
     name = str(config.get("_class_name"))
-    if clips and not name.startswith("Flow"):
+    known = inspect.signature(getattr(diffusers, name, dict).__init__).parameters
+    clips = [key for key in _CLIPS if key in known and config.get(key, known[key].default)]
+    if clips:
         # What a pipeline clamps it clamps for looks; a latent behind the clamp would never get a gradient.
-        _log.info("%s: %s is taken without %s, which would stop gradients", root, name, " and ".join(clips))
+        _log.warning("%s: %s is taken without %s, which would stop gradients", root, name, " and ".join(clips))
     return {**config, **dict.fromkeys(_CLIPS, False)}
 
 
