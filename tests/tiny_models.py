@@ -116,8 +116,8 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "diffusion-vq": lambda: tiny_diffusion(
         {**DDIM, "prediction_type": "sample"},
         classes=None,
-        autoencoder_class="AutoencoderTiny",
-        autoencoder_config={**AUTOENCODERS["AutoencoderTiny"], "latent_channels": 1},
+        autoencoder_class="VQModel",
+        autoencoder_config={**AUTOENCODERS["VQModel"], "latent_channels": 1},
     ),
     "diffusion-one-step": lambda: tiny_diffusion(
         {"_class_name": "CMStochasticIterativeScheduler", "clip_denoised": False}, steps=1

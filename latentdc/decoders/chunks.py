@@ -1,5 +1,8 @@
 """How many rows a heavy decoder can decode at a time: measured on one row, divided into what memory is free."""
 
+# The dispatch mode of torch carries no types.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import logging
@@ -28,8 +31,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0
-        self.peak = 0
+        self.now: int = 0
+        self.peak: int = 0
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -68,7 +71,7 @@ def bytes_per_row(decoder: Decoder, device: torch.device) -> int:
     with torch.enable_grad(), LiveBytes() as live:
         x = decoder(z, owner)
         torch.autograd.grad(x, list(z.values()), torch.ones_like(x), allow_unused=True)
-    return max(live.peak, 1)
+    return max(int(live.peak), 1)
 
 
 def fitting_chunk(decoder: Decoder, num_rows: int, device: torch.device) -> int | None:

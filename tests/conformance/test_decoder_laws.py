@@ -125,7 +125,7 @@ def test_class_conditions_or_does_not(name: str) -> None:
 def test_stored_bit_equal(name: str, tmp_path: Path) -> None:
     decoder = tiny_decoder(name)
     decoder.save_pretrained(tmp_path)
-    back = load_component(type(decoder), tmp_path)
+    back = load_component(type(decoder), tmp_path).requires_grad_(False)  # as decoders are used; it may change a bit
     assert not any(module.training for module in back.modules())
     assert torch.equal(back(draw(decoder), OWNER), decoder(draw(decoder), OWNER))
 
