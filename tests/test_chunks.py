@@ -10,11 +10,20 @@ from tiny_models import tiny_autoencoder, tiny_diffusion
 from tiny_parts import tiny_bank, tiny_decoder
 from torch import nn
 
+from latentdc.condense import Optim, condense
+from latentdc.data.augment import NoAugment
+from latentdc.data.sampling import UniformSampler
+from latentdc.data.store import from_arrays
 from latentdc.decoders import chunks
 from latentdc.decoders.chunks import LiveBytes, bytes_per_row, fitting_chunk
 from latentdc.devices import free_bytes
+from latentdc.discrepancies import Mean
 from latentdc.latents import decoded
+from latentdc.networks.pool import FixedPool
+from latentdc.objectives import Match
+from latentdc.representations import Features
 from latentdc.seeding import global_seed
+from latentdc.source import Minibatches
 
 CPU = torch.device("cpu")
 
@@ -99,6 +108,32 @@ def test_light_decoders_are_decoded_together(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(chunks, "free_bytes", lambda device: 0)
     for name in ("pixels", "gan"):
         assert fitting_chunk(tiny_decoder(name), 10**9, CPU) is None
+
+
+def test_the_loop_decodes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a chunk the loop takes the one that fits; a chunk that is given stays."""
+    decoder = tiny_decoder("diffusion")
+    row, seen = bytes_per_row(decoder, CPU), []
+    monkeypatch.setattr(chunks, "free_bytes", lambda device: 2 * 2 * row)
+    store = from_arrays(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(6) % 3, list("abc"), name="black")
+    pool = FixedPool("mlp", store.spec, 0, 1, width=4)
+    source = Minibatches(store, UniformSampler(store, 2), pool, NoAugment(), seed=0)
+    decoder.register_forward_pre_hook(lambda module, args: seen.append(len(args[1])))
+    for chunk, rows in ((None, 2), (3, 3)):
+        seen.clear()
+        condense(
+            decoder,
+            tiny_bank(decoder, [4, 1, 1]),
+            Match(Features(), Mean()),
+            source,
+            steps=1,
+            optim=Optim(lr=0.01),
+            seed=0,
+            chunk=chunk,
+            device=CPU,
+            progress=False,
+        )
+        assert max(seen) == rows
 
 
 def test_free_bytes_is_some_memory() -> None:
