@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
+from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
 from latentdc.latents import decode, decoded
@@ -79,7 +80,8 @@ def condense(
         steps: number of steps of the whole run; with ``checkpoints`` the run goes on where it stopped.
         optim: optimiser, learning rate and schedule.
         seed: recorded in the checkpoint; the draws themselves are keyed by the source's seed.
-        chunk: rows decoded at once; None decodes all of a process's rows together.
+        chunk: rows decoded at once; None decodes all of a process's rows together, or, of a decoder that says it is
+            heavy, as many as fit the free memory.
         accelerator: the processes; None makes one.
         device: where to compute; None for the accelerator's, or without one for the best there is.
         precision: ``"fp32"`` or ``"bf16"`` for the networks; None for the accelerator's.
@@ -102,6 +104,10 @@ def condense(
     precision = precision or {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     autocast = precision_context(precision, device)
     observe = observer(compile=True, device=device) if compile else None
+    if chunk is None:
+        if isinstance(decoder, nn.Module):
+            decoder.to(device)
+        chunk = fitting_chunk(decoder, len(bank.rows(_share(bank.num_classes, accelerator))), device)
     loop = _Loop(
         decoder,
         bank,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_models import VARIANTS, tiny_autoencoder, tiny_diffusion
 from torch import nn
 
 from latentdc.bundle import save_bundle
@@ -20,6 +23,8 @@ SPEC = DataSpec((1, 8, 8), ("boot", "coat", "bag"), (0.4,), (0.3,), name="tiny",
 _DECODERS: dict[str, Callable[[], nn.Module]] = {
     "pixels": lambda: DECODERS["pixels"]([1, 8, 8], [0.4], [0.3]),
     "gan": lambda: DECODERS["gan"]([1, 8, 8], num_classes=3, z_dim=4, channels=[8, 4], embed_dim=3),
+    "autoencoder": lambda: tiny_autoencoder("AutoencoderKL"),
+    "diffusion": tiny_diffusion,
 }
 _FORMATIONS: dict[str, Callable[[], nn.Module]] = {"tiles": lambda: FORMATIONS["tiles"](2)}
 
@@ -27,10 +32,19 @@ if _DECODERS.keys() != DECODERS.keys() or _FORMATIONS.keys() != FORMATIONS.keys(
     raise AssertionError("give every decoder and formation of the tables a tiny instance here")
 
 
+EVERY = (*_DECODERS, *VARIANTS)
+"""Names of all tiny decoders: one for each of the table, and more for the models they may hold."""
+
+
 def tiny_decoder(name: str, *, seed: int = 0) -> Any:
     """A decoder for ``SPEC``, frozen, with statistics and weights that are not the initial ones."""
+    return copy.deepcopy(_made(name, seed))
+
+
+@cache
+def _made(name: str, seed: int) -> Any:
     with global_seed(seed, "tiny-decoder"):
-        decoder = _DECODERS[name]()
+        decoder = {**_DECODERS, **VARIANTS}[name]()
         for module in decoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.running_mean.normal_(0, 0.1)

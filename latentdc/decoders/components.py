@@ -77,7 +77,7 @@ def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
     Raises:
         BundleError: the configuration does not fit the class, or weights are missing, unexpected or of a wrong shape.
     """
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file() and not (folder / f"{WEIGHTS}.index.json").is_file():  # or in several files
         raise BundleError(f"{folder}: {WEIGHTS} is missing; latentdc reads safetensors only, never pickled weights.")
     try:
         loaded: Any = kind.from_pretrained(

@@ -57,6 +57,8 @@ class DatasetSynthesisBundle(DiffusionPipeline):
         format_version: int = 1,
     ) -> None:
         super().__init__()
+        # torch may compute a linear layer by another path, rounded differently, where its weights want a gradient.
+        decoder.requires_grad_(False)
         self.register_modules(decoder=decoder, bank=bank, formation=formation)
         self.register_to_config(class_names=class_names, format_version=format_version)
 
