@@ -36,6 +36,11 @@ def _batch(x: Tensor, bank: LatentBank, rows: Tensor, formation: Formation | Non
     return Batch(x, bank.y[source], bank.owner[source], None if w is None else w[source], source)
 
 
+def learns(decoder: Decoder) -> bool:
+    """Whether a decoder is part of the set and trained with it (its class says ``learned``), rather than pretrained."""
+    return bool(getattr(decoder, "learned", False))
+
+
 def _learnables(bank: LatentBank, *parts: object) -> list[nn.Parameter]:
     modules = [part for part in (bank, *parts) if isinstance(part, nn.Module)]
     return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]

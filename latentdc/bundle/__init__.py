@@ -6,7 +6,7 @@ from latentdc.bundle.contents import Bundle
 from latentdc.bundle.layout import PICTURE, recovered
 from latentdc.bundle.loading import load_bundle
 from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
-from latentdc.bundle.storage import Storage, storage_of
+from latentdc.bundle.storage import Storage, shared_bytes, storage_of
 
 __all__ = [
     "PICTURE",
@@ -18,5 +18,6 @@ __all__ = [
     "recovered",
     "requantise",
     "save_bundle",
+    "shared_bytes",
     "storage_of",
 ]

@@ -12,7 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from latentdc.bundle import layout
-from latentdc.bundle.storage import Storage, storage_of
+from latentdc.bundle.storage import Storage, shared_bytes, storage_of
 from latentdc.decoders.components import read_json
 from latentdc.portable.bank import LatentBank
 from latentdc.types import DataSpec
@@ -45,11 +45,13 @@ class Bundle:
     @property
     def storage(self) -> Storage:
         """Bytes by kind; overhead counts the folder's files, so it is known once there is a folder."""
+        shared = shared_bytes(self.decoder, self.formation)
         lines = storage_of(
             self.bank,
             self.spec.image_shape,
             expands=1 if self.formation is None else self.formation.expands,
-            decoder_bytes=weight_bytes(self.decoder, self.formation),
+            decoder_bytes=weight_bytes(self.decoder, self.formation) - shared,
+            shared=shared,
             public=self.decoder_public is not None,
             raw_set=self.raw_set_bytes,
         )

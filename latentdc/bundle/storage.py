@@ -12,11 +12,12 @@ from latentdc.portable.bank import LatentBank
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of a bundle as stored; only latents, scales and labels are counted per class.
+    """Bytes of a bundle as stored; latents, scales, labels and what was learned with them are counted per class.
 
-    bytes_per_class = (latents + scales + labels) / k
+    bytes_per_class = (latents + scales + labels + shared) / k
 
-    File-format overhead and decoders are lines of their own: the decoder is shared by every set it decodes.
+    File-format overhead and decoders are lines of their own: the decoder is shared by every set it decodes. What only
+    this set's classes share, such as the styles of a formation, belongs to the set.
     """
 
     num_classes: int
@@ -26,8 +27,10 @@ class Storage:
     """fp32 quantisation scales, one per class and latent key; 0 unless int8."""
     labels: int
     """One 4-byte count per class; soft labels and weights as stored."""
+    shared: int = 0
+    """What was learned or chosen for this set and serves all its classes: styles, bases, colour maps, masks."""
     private_decoder: int = 0
-    """Weights of a decoder (and formation) that only this bundle has."""
+    """Other weights of a decoder (and formation) that only this bundle has."""
     public_decoder: int = 0
     """Weights of a decoder that can be had elsewhere under a public name."""
     overhead: int | None = None
@@ -39,12 +42,12 @@ class Storage:
 
     @property
     def payload(self) -> int:
-        """Latents, scales and labels, in bytes."""
-        return self.latents + self.scales + self.labels
+        """Latents, scales, labels and what the classes share, in bytes."""
+        return self.latents + self.scales + self.labels + self.shared
 
     @property
     def bytes_per_class(self) -> float:
-        """(latents + scales + labels) / k."""
+        """(latents + scales + labels + shared) / k."""
         return self.payload / self.num_classes
 
     @property
@@ -59,11 +62,12 @@ class Storage:
         return {**asdict(self), "bytes_per_class": self.bytes_per_class}
 
     def lines(self) -> list[str]:
-        """The table as text, cumulative: latents, + labels, + private decoder, + public decoder; then comparisons."""
+        """The table as text, cumulative: latents, labels, shared, private and public decoder; then comparisons."""
         latents = self.latents + self.scales
         sums = [
             ("latents" + (" with scales" if self.scales else ""), latents),
-            ("+ labels", self.payload),
+            ("+ labels", self.payload - self.shared),
+            *([("+ shared by classes", self.payload)] if self.shared else []),
             ("+ private decoder", self.payload + self.private_decoder),
             ("+ public decoder", self.payload + self.private_decoder + self.public_decoder),
         ]
@@ -73,7 +77,8 @@ class Storage:
             rows.append(f"{'file overhead':<22}{self.overhead:>15,} bytes")
         for name, value in (("same images, uint8", self.pixels_uint8), ("raw training set", self.raw_set)):
             if value:
-                rows.append(f"{name:<22}{value:>15,} bytes = {value / self.payload:,.1f} x latents and labels")
+                times = "x all that is learned" if self.shared else "x latents and labels"
+                rows.append(f"{name:<22}{value:>15,} bytes = {value / self.payload:,.1f} {times}")
         return rows
 
 
@@ -83,6 +88,7 @@ def storage_of(
     *,
     expands: int = 1,
     decoder_bytes: int = 0,
+    shared: int = 0,
     public: bool = False,
     raw_set: int | None = None,
 ) -> Storage:
@@ -92,7 +98,8 @@ def storage_of(
         bank: the rows.
         image_shape: ``(c, h, w)`` of a decoded image.
         expands: images that the formation makes of each row.
-        decoder_bytes: weights of decoder and formation.
+        decoder_bytes: weights of decoder and formation, without what is shared.
+        shared: bytes of what was learned with the set and serves all its classes; see ``shared_bytes``.
         public: whether the decoder can be had elsewhere.
         raw_set: bytes of the real training set.
     """
@@ -102,8 +109,14 @@ def storage_of(
         latents=payload["latents"],
         scales=payload["scales"],
         labels=payload["labels"],
+        shared=shared,
         private_decoder=0 if public else decoder_bytes,
         public_decoder=decoder_bytes if public else 0,
         pixels_uint8=bank.num_rows * expands * math.prod(image_shape),
         raw_set=raw_set,
     )
+
+
+def shared_bytes(*parts: object) -> int:
+    """Bytes that formation and decoder add to the set itself, as they say of themselves; 0 for pretrained ones."""
+    return sum(int(getattr(part, "shared_bytes", 0)) for part in parts)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.utils.outputs import BaseOutput
-from torch import nn
+from torch import Tensor, nn
 
 from latentdc.bundle import PICTURE, Bundle, check_savable, load_bundle, save_bundle
 from latentdc.checkpoint import Checkpoints, digest
@@ -18,14 +18,15 @@ from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, is_main_process
 from latentdc.evaluate.sets import exported
-from latentdc.initialise import order_rows
+from latentdc.initialise import order_rows, start_report
 from latentdc.latents import decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, to_toml
+from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
+from latentdc.types import Batch
 
 _OF_SKETCH = ("source.", "objective.", "augment.", "seed", "precision", "data.")
 """What decides a sketch; two runs that agree in these share one."""
@@ -88,9 +89,12 @@ class Run:
             for file in (*state.files(), state.log_path):
                 file.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
+        began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
+        torch.nn.Module.to(began, self.device)
+        started = self._start_images(began) if accelerator.is_main_process else None
         bank = condense(
             built.decoder,
-            make_bank(built, self.store),
+            began,
             built.objective,
             source,
             steps=recipe.steps,
@@ -107,7 +111,8 @@ class Run:
             progress=self.progress,
         )
         if accelerator.is_main_process:
-            self._write(self._ordered(bank, source), source)
+            start = self._start_report(started, bank)
+            self._write(self._ordered(bank, source), source, start)
         accelerator.wait_for_everyone()
         return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, self.loss)
 
@@ -132,6 +137,18 @@ class Run:
             progress=self.progress and is_main_process(),
         )
 
+    def _start_images(self, bank: LatentBank) -> tuple[Batch, Tensor] | None:
+        """The real images that the rows start from and what the rows decode to; before anything is learned."""
+        real = start_batch(self.built, self.store)
+        return None if real is None else (real, decode(self.built.decoder, bank).x.cpu())
+
+    def _start_report(self, started: tuple[Batch, Tensor] | None, bank: LatentBank) -> dict[str, Any]:
+        """Reconstruction error of the start; real | start | condensed as ``<out>.run/start.png``, the rows in order."""
+        if started is None:
+            return {}
+        ended = decode(self.built.decoder, bank).x.cpu()
+        return start_report(self.folder / "start.png", *started, ended, self.built.spec.class_names)
+
     def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
         """Rows of each class so ordered that prefixes are usable, in the storage asked for, on the CPU."""
         built = self.built
@@ -142,7 +159,7 @@ class Run:
                 module.to("cpu")
         return ordered.quantise(built.recipe.storage)
 
-    def _write(self, bank: LatentBank, source: Source) -> None:
+    def _write(self, bank: LatentBank, source: Source, start: Mapping[str, Any]) -> None:
         built, recipe, spec = self.built, self.built.recipe, self.built.spec
         decoder: Any = built.decoder  # A module that also keeps the Decoder protocol.
         formation: Any = built.formation
@@ -157,6 +174,7 @@ class Run:
             "num_real_images": len(self.store),
             "seed": recipe.seed,
             "steps": recipe.steps,
+            "start": {"kind": recipe.init.kind, **start},
             "loss": self.loss if self.loss == self.loss else None,
             "seconds": round(time.monotonic() - self.started, 1),
             "sketch": source.manifest.digest() if isinstance(source, Sketch) else None,

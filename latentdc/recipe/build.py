@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from latentdc.bundle import shared_bytes
 from latentdc.data.augment import Augment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.decoders.reference import default_decoder, resolve_decoder
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
-from latentdc.initialise import initialise
-from latentdc.networks import FixedPool, FreshPool
+from latentdc.initialise import initialise, start_images
+from latentdc.networks import FixedPool, FreshPool, Network
 from latentdc.networks import build as build_network
 from latentdc.networks.pool import fingerprint
 from latentdc.objectives import OBJECTIVES, Objective
 from latentdc.portable.bank import LatentBank
+from latentdc.recipe.decoder import with_decoder
 from latentdc.recipe.parts import make_part
 from latentdc.recipe.spec import Recipe
 from latentdc.representations import Representation
-from latentdc.resources import shipped
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
-from latentdc.types import DataSpec, Decoder, Formation
+from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
 A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
+
+
+_ADAPT_IMAGES = 500
+"""Real images of each class that a decoder stored with the set is adapted to, at most."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,12 @@ class Built:
     @property
     def decoder_name(self) -> str:
         """The decoder as another machine knows it: a public or shipped name, or a folder's name and the sha256."""
-        return self.recipe.decoder
+        return self.recipe.decoder if isinstance(self.recipe.decoder, str) else self.recipe.decoder.kind
+
+    @property
+    def shared_per_class(self) -> float:
+        """A class's share of what formation and decoder add to the set, in bytes."""
+        return shared_bytes(self.decoder, self.formation) / self.spec.num_classes
 
 
 def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, decoder_name: str | None = None) -> Built:
@@ -74,11 +84,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     """
     if recipe.objective.kind not in OBJECTIVES:
         raise RecipeError(f"objective.kind = {unknown('objective', recipe.objective.kind, OBJECTIVES)}")
-    if decoder is None:
-        decoder = cast(Decoder, resolve_decoder(None if recipe.decoder == "default" else recipe.decoder, spec))
-        decoder_name = decoder_name or _decoder_name(recipe.decoder, decoder, spec)
-    recipe = replace(recipe, decoder=decoder_name or _with_weights(type(decoder).__name__, decoder))
-    formation = None if recipe.formation is None else make_part("formation", recipe.formation)
+    decoder, recipe = with_decoder(recipe, spec, decoder, decoder_name)
+    formation = None if recipe.formation is None else make_part("formation", recipe.formation, spec)
     if formation is not None:
         _check_formation(formation, spec)
     augment: Augment = make_part("augment", recipe.augment).for_data(spec)
@@ -90,7 +97,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
             'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '
             '"minibatches".'
         )
-    rows = recipe.rows_per_class(decoder.latent_shapes)
+    shared = shared_bytes(decoder, formation) / spec.num_classes
+    rows = recipe.rows_per_class(decoder.latent_shapes, shared)
     objective = OBJECTIVES[recipe.objective.kind](see, by)
     return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
 
@@ -148,28 +156,58 @@ def make_source(
     )
 
 
-def make_bank(built: Built, store: ClassStore | None = None) -> LatentBank:
+def make_bank(
+    built: Built, store: ClassStore | None = None, *, device: torch.device | str = "cpu", progress: bool = False
+) -> LatentBank:
     """The latents a run starts from.
+
+    Args:
+        built: the parts.
+        store: the real images.
+        device: where to encode and invert.
+        progress: show a bar where it takes long.
 
     Raises:
         InputError: the start needs real images or an encoder that is not there.
     """
-    recipe = built.recipe
-    net = build_network(recipe.source.arch, built.spec, seed=recipe.seed, width=recipe.source.width, purpose="init")
+    adapt: Callable[[torch.Tensor, torch.Tensor], None] | None = getattr(built.decoder, "adapt", None)
+    if adapt is not None and store is not None:
+        some = store.limit(min(_ADAPT_IMAGES, *store.counts))
+        adapt(some.images.cpu().float() / 255, some.labels.cpu())
     return initialise(
-        recipe.init,
+        make_part("init", built.recipe.init),
         built.decoder,
         built.counts,
-        seed=recipe.seed,
+        seed=built.recipe.seed,
         store=store,
-        net=net if recipe.init == "medoids" else None,
+        net=_start_network(built),
+        formation=built.formation,
+        device=device,
+        progress=progress,
+    )
+
+
+def start_batch(built: Built, store: ClassStore) -> Batch | None:
+    """The real images that the rows of ``make_bank`` start from, or None where there are none."""
+    return start_images(
+        make_part("init", built.recipe.init),
+        built.decoder,
+        built.counts,
+        seed=built.recipe.seed,
+        store=store,
+        net=_start_network(built),
         formation=built.formation,
     )
 
 
+def _start_network(built: Built) -> Network:
+    wanted = built.recipe.source
+    return build_network(wanted.arch, built.spec, seed=built.recipe.seed, width=wanted.width, purpose="init")
+
+
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, the decoder's weights."""
-    flat = {name: value for name, value in built.recipe.flat().items() if name not in _FREE}
+    flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
         flat["source.sketch"] = source.manifest.digest()
@@ -179,23 +217,6 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
         "data.fingerprint": built.spec.fingerprint,
         "decoder.sha256": fingerprint(built.decoder) if isinstance(built.decoder, nn.Module) else "",
     }
-
-
-def _decoder_name(reference: str, decoder: Decoder, spec: DataSpec) -> str:
-    """The name of a decoder that was found under a reference; never a path, which means nothing elsewhere."""
-    if reference == "pixels":
-        return reference
-    folder = default_decoder(spec) if reference == "default" else Path(reference)
-    if folder is None or not (folder / "config.json").is_file():
-        return reference
-    known = {path.resolve(): name for name, path in shipped("checkpoints").items()}
-    name = known.get(folder.resolve())
-    return name or _with_weights(folder.resolve().name, decoder)
-
-
-def _with_weights(name: str, decoder: Decoder) -> str:
-    """A name that somebody else may have given to something else, with the sha256 of the weights."""
-    return f"{name}@sha256:{fingerprint(decoder)}" if isinstance(decoder, nn.Module) else name
 
 
 def _check_formation(formation: Formation, spec: DataSpec) -> None:

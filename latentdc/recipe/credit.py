@@ -13,7 +13,7 @@ from latentdc.decoders import DECODERS
 from latentdc.errors import RecipeError, unknown
 from latentdc.networks import ARCHITECTURES
 from latentdc.recipe.parts import part_class
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.spec import Part, Recipe
 from latentdc.resources import shipped
 
 _FILE = Path(__file__).resolve().parent.parent / "references.bib"
@@ -41,6 +41,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         ("objective.by", recipe.objective.by),
         ("augment", recipe.augment),
         ("formation", recipe.formation),
+        ("init", recipe.init),
     ):
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
@@ -71,8 +72,10 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
     return "\n\n".join(known[key] for key in keys) + "\n"
 
 
-def _decoder_class(decoder: str) -> type[Any] | None:
+def _decoder_class(decoder: str | Part) -> type[Any] | None:
     """The class behind a recipe's ``decoder``; None where only loading it could tell."""
+    if isinstance(decoder, Part):
+        return part_class("decoder", decoder)
     if decoder in DECODERS:
         return DECODERS[decoder]
     if decoder == "default":

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from latentdc.data.augment import AUGMENTS
-from latentdc.decoders import FORMATIONS
+from latentdc.decoders import BASES, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import InputError, RecipeError, unknown
+from latentdc.initialise import STARTS
 from latentdc.recipe.spec import Part
 from latentdc.representations import REPRESENTATIONS
+from latentdc.types import DataSpec
+
+_SHAPE = "image_shape"
 
 
 class Kind(NamedTuple):
@@ -27,6 +31,8 @@ KINDS: dict[str, Kind] = {
     "objective.by": Kind("discrepancy", DISCREPANCIES),
     "augment": Kind("augmentation", AUGMENTS),
     "formation": Kind("formation", FORMATIONS),
+    "init": Kind("start", STARTS),
+    "decoder": Kind("decoder with options", BASES),
 }
 """By the recipe key under which a part of the kind stands."""
 
@@ -43,19 +49,23 @@ def part_class(where: str, part: Part) -> type[Any]:
     return kind.table[part.kind]
 
 
-def make_part(where: str, part: Part) -> Any:
+def make_part(where: str, part: Part, spec: DataSpec | None = None) -> Any:
     """The part itself.
+
+    Args:
+        where: recipe key of its kind.
+        part: name and options.
+        spec: the data; it fills in those of ``image_shape``, ``mean``, ``std`` and ``num_classes`` that the part
+            asks for and the recipe leaves out.
 
     Raises:
         RecipeError: an unknown name or option, or a value the part refuses.
     """
-    cls = part_class(where, part)
+    cls = _checked_names(where, part)
     known = option_names(cls)
-    for name in part.options:
-        if name not in known:
-            raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
+    facts = {} if spec is None else {name: value for name, value in _facts(spec).items() if name in known}
     try:
-        return cls(**part.options)
+        return cls(**{**facts, **part.options})
     except RecipeError:
         raise
     except (InputError, ValueError, TypeError) as error:
@@ -63,8 +73,25 @@ def make_part(where: str, part: Part) -> Any:
 
 
 def check_part(where: str, part: Part) -> None:
-    """Refuse a part that could not be made."""
+    """Refuse a part that could not be made; of one that asks for the data's shape, only the names can be checked."""
+    if _SHAPE in option_names(_checked_names(where, part)):
+        return
     make_part(where, part)
+
+
+def _checked_names(where: str, part: Part) -> type[Any]:
+    """The part's class, every option known to it."""
+    cls = part_class(where, part)
+    known = option_names(cls)
+    for name in part.options:
+        if name not in known:
+            raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
+    return cls
+
+
+def _facts(spec: DataSpec) -> dict[str, Any]:
+    shape, mean, std = list(spec.image_shape), list(spec.mean), list(spec.std)
+    return {_SHAPE: shape, "mean": mean, "std": std, "num_classes": spec.num_classes}
 
 
 def option_names(cls: type[Any]) -> list[str]:

@@ -143,7 +143,10 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
-        (hint,) = (each for each in get_args(hint) if each is not type(None))
+        hints = [each for each in get_args(hint) if each is not type(None)]
+        if str in hints and isinstance(value, str):
+            return value
+        hint = Part if Part in hints else hints[0]
     if hint is Part:
         return _part(value, where)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
