@@ -5,6 +5,7 @@ from __future__ import annotations
 from latentdc.bundle.contents import Bundle
 from latentdc.bundle.layout import PICTURE, recovered
 from latentdc.bundle.loading import load_bundle
+from latentdc.bundle.references import reference
 from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
 from latentdc.bundle.storage import Storage, shared_bytes, storage_of
 
@@ -16,6 +17,7 @@ __all__ = [
     "check_savable",
     "load_bundle",
     "recovered",
+    "reference",
     "requantise",
     "save_bundle",
     "shared_bytes",

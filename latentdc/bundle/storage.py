@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from latentdc.portable.bank import LatentBank
+from latentdc.latents import AnyBank
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Storage:
 
     num_classes: int
     latents: int
-    """Latent numbers in their stored type."""
+    """Latent numbers in their stored type; of a distribution, its means and deviations."""
     scales: int
     """fp32 quantisation scales, one per class and latent key; 0 unless int8."""
     labels: int
-    """One 4-byte count per class; soft labels and weights as stored."""
+    """One 4-byte count per class, and a seed for a distribution; soft labels and weights as stored."""
     shared: int = 0
     """What was learned or chosen for this set and serves all its classes: styles, bases, colour maps, masks."""
     private_decoder: int = 0
@@ -37,6 +37,8 @@ class Storage:
     """All other bytes of the folder: headers, configuration, code, cards; None before the bundle is written."""
     pixels_uint8: int = 0
     """The decoded images as raw uint8 pixels, for comparison."""
+    carried: bool = True
+    """Whether the folder carries its public decoder, or only names it."""
     raw_set: int | None = None
     """The whole real training set as raw uint8 pixels and labels, where known."""
 
@@ -55,11 +57,17 @@ class Storage:
         """Bytes of all files of the folder, or None before it is written."""
         if self.overhead is None:
             return None
-        return self.payload + self.private_decoder + self.public_decoder + self.overhead
+        return self.weights + self.overhead
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all numbers in the folder: the set, and the decoder where the folder carries it."""
+        return self.payload + self.private_decoder + (self.public_decoder if self.carried else 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Every line, with ``bytes_per_class``, as JSON takes it."""
-        return {**asdict(self), "bytes_per_class": self.bytes_per_class}
+        lines = {name: value for name, value in asdict(self).items() if name != "carried"}
+        return {**lines, "bytes_per_class": self.bytes_per_class}
 
     def lines(self) -> list[str]:
         """The table as text, cumulative: latents, labels, shared, private and public decoder; then comparisons."""
@@ -83,13 +91,14 @@ class Storage:
 
 
 def storage_of(
-    bank: LatentBank,
+    bank: AnyBank,
     image_shape: Sequence[int],
     *,
     expands: int = 1,
     decoder_bytes: int = 0,
     shared: int = 0,
     public: bool = False,
+    carried: bool = True,
     raw_set: int | None = None,
 ) -> Storage:
     """Storage of a bank with its decoder, before overhead is known.
@@ -101,6 +110,7 @@ def storage_of(
         decoder_bytes: weights of decoder and formation, without what is shared.
         shared: bytes of what was learned with the set and serves all its classes; see ``shared_bytes``.
         public: whether the decoder can be had elsewhere.
+        carried: whether the folder carries the decoder.
         raw_set: bytes of the real training set.
     """
     payload = bank.payload_bytes()
@@ -112,6 +122,7 @@ def storage_of(
         shared=shared,
         private_decoder=0 if public else decoder_bytes,
         public_decoder=decoder_bytes if public else 0,
+        carried=carried,
         pixels_uint8=bank.num_rows * expands * math.prod(image_shape),
         raw_set=raw_set,
     )

@@ -1,5 +1,6 @@
 """Where latents start, and in which order the rows of a class are kept."""
 
+from latentdc.initialise.distribution import fit_distribution
 from latentdc.initialise.inversion import Inversion, Inverted, invert, nearest_draws
 from latentdc.initialise.order import herd, order_rows
 from latentdc.initialise.report import reconstruction, start_report
@@ -9,6 +10,7 @@ __all__ = [
     "STARTS",
     "Inversion",
     "Inverted",
+    "fit_distribution",
     "herd",
     "initialise",
     "invert",

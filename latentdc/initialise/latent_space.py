@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,9 +33,9 @@ def class_latents(request: Request, kind: str, store: ClassStore, cls: int) -> T
     return torch.cat([torch.cat([part[name].flatten(1) for name in sorted(part)], 1) for part in found])
 
 
-def _unflat(points: Tensor, request: Request) -> Latents:
+def unflat(points: Tensor, latent_shapes: Mapping[str, Sequence[int]]) -> Latents:
     """Latents by key of rows ``(n, d)`` in the layout of ``class_latents``."""
-    shapes = {name: tuple(request.decoder.latent_shapes[name]) for name in sorted(request.decoder.latent_shapes)}
+    shapes = {name: tuple(latent_shapes[name]) for name in sorted(latent_shapes)}
     parts = torch.split(points, [math.prod(shape) for shape in shapes.values()], dim=1)
     return {name: part.reshape(-1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
@@ -55,7 +55,7 @@ def _centres(request: Request, kind: str, of: Callable[[Tensor, int, torch.Gener
             points = class_latents(request, kind, store, cls)
             _enough(kind, num, len(points))
             found.append(of(points, num, stream(request.seed, f"init-{kind}", index=cls)))
-    return _unflat(torch.cat(found), request)
+    return unflat(torch.cat(found), request.decoder.latent_shapes)
 
 
 def _enough(kind: str, num: int, available: int) -> None:

@@ -57,6 +57,7 @@ class Run:
         device: where to compute.
         decoder_public: public name of the decoder, or None.
         progress: show bars on standard error.
+        decoder_reference: where the decoder is, for a bundle that does not carry it; None for one that does.
     """
 
     built: Built
@@ -65,6 +66,7 @@ class Run:
     device: torch.device
     decoder_public: str | None = None
     progress: bool = True
+    decoder_reference: Mapping[str, str] | None = None
     loss: float = float("nan")
     """Loss of the last step so far."""
     started: float = field(default_factory=time.monotonic)
@@ -80,7 +82,8 @@ class Run:
         """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
         built, recipe = self.built, self.built.recipe
         # What would stop the writing at the end is better known before the first step.
-        check_savable(self.out, decoder=built.decoder, formation=built.formation)
+        carried = self.decoder_reference is None
+        check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
             source = self._source(given)
@@ -188,6 +191,7 @@ class Run:
             provenance=provenance,
             hints={"augment": recipe.augment.kind},
             decoder_public=self.decoder_public,
+            decoder_reference=self.decoder_reference,
             raw_set_bytes=self.store.images.numel() + len(self.store),
         )
         images = exported(decode(decoder, bank, formation=formation))

@@ -82,7 +82,7 @@ class FrequencyDecoder(ModelMixin, ConfigMixin):
     @property
     def shared_bytes(self) -> int:
         """Bytes of all classes' masks."""
-        return self.mask.numel() * self.mask.element_size()
+        return int(self.mask.numel() * self.mask.element_size())
 
     def prior(self, owner: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Standard normal coefficients, one row per entry of ``owner`` ``(n,)``, on the generator's device."""
@@ -90,7 +90,8 @@ class FrequencyDecoder(ModelMixin, ConfigMixin):
 
     def _places(self, owner: Tensor) -> Tensor:
         """Positions in h·w of every coefficient ``(n, c, m)``."""
-        return self.mask[owner].long()[:, None].expand(-1, self.shape[0], -1)
+        kept: Tensor = self.mask[owner].long()[:, None]
+        return kept.expand(-1, self.shape[0], -1)
 
     def forward(self, z: dict[str, Tensor], owner: Tensor) -> Tensor:
         """Images ``(n, c, h, w)`` of coefficients ``{"f": (n, c, m)}`` for classes ``owner`` ``(n,)``."""
