@@ -59,6 +59,9 @@ Classes in order: {classes}.
 {figures}"""
 
 
+_ROW = {"name", "basis", "student", "images_per_class", "bytes_per_class", "runs"}
+
+
 def card_text(bundle: Bundle, code: list[str]) -> str:
     """Markdown of a bundle's card.
 
@@ -107,7 +110,10 @@ def _front(bundle: Bundle) -> list[str]:
 
 def _figures(report: Mapping[str, Any] | None) -> str:
     """A table of the evaluation's rows; empty where there is none."""
-    rows = [row for row in (report or {}).get("rows", []) if row.get("runs")]
+    # A report is whatever JSON the user kept: only rows as an evaluation writes them are shown.
+    rows = [
+        row for row in (report or {}).get("rows", []) if isinstance(row, Mapping) and row.keys() >= _ROW and row["runs"]
+    ]
     if not rows:
         return ""
     head = "| set | student | images per class | bytes per class | accuracy, % | runs |\n|---|---|---|---|---|---|"

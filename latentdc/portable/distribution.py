@@ -156,7 +156,7 @@ class DistributionBank(ModelMixin, ConfigMixin):
             ValueError: neither ``"fp16"`` nor ``"fp32"``.
         """
         means, stds = ({name: getattr(p, name).float() for name in self.shapes} for p in (self.mean, self.std))
-        new = DistributionBank.of(means, stds, self.counts, seeds=self.seeds, storage=storage)
+        new: DistributionBank = DistributionBank.of(means, stds, self.counts, seeds=self.seeds, storage=storage)
         new.to(self.place.device)
         return new
 
