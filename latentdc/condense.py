@@ -27,7 +27,7 @@ from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
 from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
-from latentdc.latents import decode, decoded
+from latentdc.latents import decode, decoded, learns
 from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.objectives import Objective
 from latentdc.optim import Optim
@@ -73,7 +73,7 @@ def condense(
     """Optimise ``bank`` in place and return it; see the top of this file.
 
     Args:
-        decoder: latents → images; it is frozen.
+        decoder: latents → images; it is frozen, unless its class says ``learned``: it then belongs to the set.
         bank: the learnable latents, stored in fp32.
         objective: ``(view, syn) → scalar``; a sum over the classes present in ``syn``.
         source: the real side, a ``Minibatches`` or a ``Sketch``.
@@ -150,16 +150,18 @@ class _Loop:
     on_step: Sequence[Callable[[Step], None]]
 
     def start(self, checkpoints: Checkpoints | None) -> RunState:
-        """Everything on its device, the decoder frozen, the newest checkpoint taken up."""
+        """Everything on its device, the decoder frozen unless it is learned, the newest checkpoint taken up."""
         parts: tuple[Any, ...] = (self.decoder, self.bank, self.objective, self.formation)
         for part in parts:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         if isinstance(self.decoder, nn.Module):
             # Without this a generator fresh from its constructor would be tuned silently.
-            self.decoder.requires_grad_(False).eval()
+            self.decoder.requires_grad_(learns(self.decoder)).eval()
         self.source.to(self.device)
-        learnables = _learnables(bank=self.bank, objective=self.objective, formation=self.formation)
+        learnables = _learnables(
+            bank=self.bank, objective=self.objective, formation=self.formation, decoder=self.decoder
+        )
         optimizer = self.optim.build(learnables.values())
         state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
         state.resume()

@@ -20,13 +20,28 @@ from latentdc.types import DataSpec
 
 SPEC = DataSpec((1, 8, 8), ("boot", "coat", "bag"), (0.4,), (0.3,), name="tiny", fingerprint="f" * 64)
 
+
+def _frequency() -> nn.Module:
+    """Masks that differ from class to class; all frequencies are kept, so that encoding loses nothing."""
+    decoder = DECODERS["frequency"]([1, 8, 8], [0.4], [0.3], num_classes=3, num_coefficients=64)
+    x = torch.rand(12, 1, 8, 8, generator=stream(0, "tiny-frequency"))
+    decoder.adapt(x, torch.arange(3).repeat_interleave(4))
+    return decoder
+
+
 _DECODERS: dict[str, Callable[[], nn.Module]] = {
     "pixels": lambda: DECODERS["pixels"]([1, 8, 8], [0.4], [0.3]),
+    "memory": lambda: DECODERS["memory"]([1, 8, 8], [0.4], [0.3], num_bases=64),
+    "frequency": lambda: _frequency(),
     "gan": lambda: DECODERS["gan"]([1, 8, 8], num_classes=3, z_dim=4, channels=[8, 4], embed_dim=3),
     "autoencoder": lambda: tiny_autoencoder("AutoencoderKL"),
     "diffusion": tiny_diffusion,
 }
-_FORMATIONS: dict[str, Callable[[], nn.Module]] = {"tiles": lambda: FORMATIONS["tiles"](2)}
+_FORMATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tiles": lambda: FORMATIONS["tiles"](2),
+    "channels": lambda: FORMATIONS["channels"]([1, 8, 8]),
+    "hallucinators": lambda: FORMATIONS["hallucinators"]([1, 8, 8], num=2),
+}
 
 if _DECODERS.keys() != DECODERS.keys() or _FORMATIONS.keys() != FORMATIONS.keys():
     raise AssertionError("give every decoder and formation of the tables a tiny instance here")
