@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,54 @@ from latentdc.types import DataSpec
 
 SPEC = DataSpec((1, 8, 8), ("boot", "coat", "bag"), (0.4,), (0.3,), name="tiny", fingerprint="f" * 64)
 
+
+def _in_space(name: str, space: str) -> nn.Module:
+    decoder: Any = _DECODERS[name]()
+    return decoder.in_space(space)
+
+
+def _deep(space: str) -> nn.Module:
+    sizes = {"z_dim": 4, "channels": [8, 8, 6], "embed_dim": 3, "truncation": 0.8}
+    return DECODERS["biggan"]([1, 8, 8], 3, **sizes, deep=True, hierarchical=False, space=space)
+
+
 _DECODERS: dict[str, Callable[[], nn.Module]] = {
     "pixels": lambda: DECODERS["pixels"]([1, 8, 8], [0.4], [0.3]),
     "gan": lambda: DECODERS["gan"]([1, 8, 8], num_classes=3, z_dim=4, channels=[8, 4], embed_dim=3),
+    "stylegan2": lambda: DECODERS["stylegan2"]([1, 8, 8], 3, z_dim=4, w_dim=5, channels=[6, 4], mapping=[5], rate=0.5),
+    "biggan": lambda: DECODERS["biggan"]([1, 8, 8], 3, z_dim=4, channels=[8, 8], embed_dim=3, attention=[0]),
 }
+_VARIANTS: dict[str, Callable[[], nn.Module]] = {
+    **{f"stylegan2:{s}": partial(_in_space, "stylegan2", s) for s in ("w", "w+", "f0", "f1", "f2", "f3")},
+    "stylegan2:plain": lambda: DECODERS["stylegan2"](
+        [1, 8, 8], z_dim=4, w_dim=5, channels=[6, 4], mapping=[5], rate=0.5, truncation=0.7, clamp=2.5
+    ),
+    "biggan:f0": partial(_in_space, "biggan", "f0"),
+    "biggan:flat": lambda: DECODERS["biggan"]([1, 8, 8], 3, z_dim=4, channels=[8, 8], embed_dim=3, hierarchical=False),
+    "biggan:deep": partial(_deep, "z"),
+    "biggan:deep-f1": partial(_deep, "f1"),
+}
+"""Other spaces and shapes of the same classes: no names of the table, but under the same laws."""
 _FORMATIONS: dict[str, Callable[[], nn.Module]] = {"tiles": lambda: FORMATIONS["tiles"](2)}
 
 if _DECODERS.keys() != DECODERS.keys() or _FORMATIONS.keys() != FORMATIONS.keys():
     raise AssertionError("give every decoder and formation of the tables a tiny instance here")
 
 
+INSTANCES = (*_DECODERS, *_VARIANTS)
+
+
 def tiny_decoder(name: str, *, seed: int = 0) -> Any:
     """A decoder for ``SPEC``, frozen, with statistics and weights that are not the initial ones."""
     with global_seed(seed, "tiny-decoder"):
-        decoder = _DECODERS[name]()
+        decoder = (_DECODERS | _VARIANTS)[name]()
         for module in decoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
+        for weight in decoder.parameters():
+            if weight.numel() == 1 and weight.ndim == 0:  # gains that start at zero
+                nn.init.constant_(weight, 0.3)
     return decoder.eval().requires_grad_(False)
 
 
