@@ -60,8 +60,7 @@ class Mapping(nn.Module):
 
     w = m + psi · (f(z, y) - m)
 
-    *Reference:* Karras et al. 2019, arXiv 1812.04948, §2 and appendix B; classes as in Karras et al. 2020,
-    arXiv 2006.06676.
+    *Reference:* Karras et al. 2019, arXiv 1812.04948, §2, appendix B; classes: 2020, arXiv 2006.06676.
     """
 
     def __init__(self, z_dim: int, w_dim: int, widths: Sequence[int], num_classes: int, rate: float) -> None:
@@ -80,7 +79,7 @@ class Mapping(nn.Module):
             x = torch.cat([x, _unit(self.embed(label))], dim=1)
         for layer in self.layers:
             x = layer(x)
-        return x if psi == 1 else torch.lerp(self.mean.expand_as(x), x, psi)
+        return x if psi == 1 else torch.lerp(self.get_buffer("mean").expand_as(x), x, psi)
 
 
 class ModulatedConv(nn.Module):
@@ -125,7 +124,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """``(n, inward, h, w)`` → ``(n, outward, side, side)`` under codes ``(n, w_dim)``."""
-        return functional.leaky_relu(self.conv(x, w) + self.strength * self.noise, 0.2) * math.sqrt(2)
+        return functional.leaky_relu(self.conv(x, w) + self.strength * self.get_buffer("noise"), 0.2) * math.sqrt(2)
 
 
 class StyleGan2Decoder(ModelMixin, ConfigMixin):
