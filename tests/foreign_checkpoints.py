@@ -15,6 +15,14 @@ import torch
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+RAN: list[str] = []
+"""What a pickle managed to call."""
+
+
+def alarm(*arguments: Any, **_: Any) -> str:
+    """Called by nobody."""
+    RAN.append(repr(arguments))
+    return "ran"
 
 
 class Maker:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -221,6 +222,19 @@ def test_refuses_files_and_places(tmp_path: Path) -> None:
     (tmp_path / "torn.pth").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BundleError, match=r"torn.pth: no readable checkpoint"):
         convert(tmp_path / "torn.pth", "biggan-pytorch", tmp_path / "out")
+
+
+class Ring:
+    """A module that holds itself twice."""
+
+    def __init__(self) -> None:
+        self._modules = {"a": self, "b": self}
+
+
+def test_modules_that_hold_themselves_have_an_end(tmp_path: Path) -> None:
+    (tmp_path / "ring.pkl").write_bytes(pickle.dumps({"G_ema": Ring()}))
+    with pytest.raises(InputError, match="more than 10,000 modules, or names longer than 1,000 letters"):
+        convert(tmp_path / "ring.pkl", "stylegan2", tmp_path / "out")
 
 
 def test_command(tmp_path: Path) -> None:

@@ -6,12 +6,16 @@ import pytest
 import torch
 from tiny_parts import tiny_decoder
 
+from latentdc.errors import InputError
+from latentdc.initialise import initialise
 from latentdc.portable.biggan import BigGanDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
 from latentdc.seeding import stream
 
 OWNER = torch.tensor([0, 2, 1, 1])
 SPACES = {
+    "gan": ("f0", "f1"),
+    "gan:mapped-z": ("w", "w+", "f0", "f1"),
     "stylegan2": ("w", "w+", "f0", "f1", "f2", "f3"),
     "biggan": ("f0",),
     "biggan:deep": ("f0", "f1"),
@@ -61,6 +65,15 @@ def test_class_mean(space: str) -> None:
     torch.testing.assert_close(w[1], drawn, rtol=0, atol=0.15)
 
 
+def test_own_mapping_truncates_towards_its_class() -> None:
+    decoder = tiny_decoder("gan:mapped-w")
+    plain = decoder.prior(OWNER, stream(0, "t"))["w"]
+    decoder.mapper.means.copy_(torch.arange(12.0).reshape(3, 4))
+    torch.testing.assert_close(decoder.prior(OWNER, stream(0, "t"))["w"], plain + 0.1 * decoder.mapper.means[OWNER])
+    mean = decoder.class_mean(OWNER, stream(0, "m"), num=3000)["w"]
+    torch.testing.assert_close(mean, 0.1 * decoder.mapper.means[OWNER], rtol=0, atol=0.2)
+
+
 def test_truncation_pulls_towards_the_mean() -> None:
     whole = tiny_decoder("stylegan2").in_space("w")
     settings = {k: v for k, v in whole.config.items() if not k.startswith("_")}
@@ -75,6 +88,14 @@ def test_truncation_pulls_towards_the_mean() -> None:
 def test_refuses_spaces_that_do_not_exist() -> None:
     with pytest.raises(ValueError, match="no class mean: take in_space"):
         tiny_decoder("stylegan2").class_mean(OWNER, stream(0, "m"))
+    with pytest.raises(ValueError, match="class mean needs a mapping network and a space other than z"):
+        tiny_decoder("gan:f0").class_mean(OWNER, stream(0, "m"))
+    with pytest.raises(
+        ValueError, match=r'space "w": this generator has z and f0 to f1. w and w\+ need .* --mapping 2'
+    ):
+        tiny_decoder("gan").in_space("w")
+    with pytest.raises(ValueError, match=r'space "f2": this generator has z, w, w\+ and f0 to f1.$'):
+        tiny_decoder("gan:mapped-z").in_space("f2")
     with pytest.raises(ValueError, match='space "f4": this generator has z, w, w\\+ and f0 to f3'):
         tiny_decoder("stylegan2").in_space("f4")
     for space in ("w", "w+", "f1", "p"):
@@ -97,3 +118,17 @@ def test_refuses_spaces_that_do_not_exist() -> None:
 def test_refuses_sizes(kind: type, settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         kind(**settings)
+
+
+def test_initialisation_at_the_class_mean() -> None:
+    decoder = tiny_decoder("gan:mapped-w")
+    bank = initialise("class-mean", decoder, [2, 0, 1], seed=0)
+    z = bank.latents()["w"]
+    assert torch.equal(z[0], z[1])
+    assert not torch.allclose(z[0], z[2])
+    alone = initialise("class-mean", decoder, [0, 0, 1], seed=0)  # classes do not see each other
+    assert torch.equal(alone.latents()["w"][0], z[2])
+    with pytest.raises(InputError, match="PixelsDecoder has no mean w"):
+        initialise("class-mean", tiny_decoder("pixels"), [1, 1, 1], seed=0)
+    with pytest.raises(InputError, match='init = "class-mean": a class mean needs a mapping network'):
+        initialise("class-mean", tiny_decoder("gan"), [1, 1, 1], seed=0)

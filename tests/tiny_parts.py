@@ -24,6 +24,11 @@ def _in_space(name: str, space: str) -> nn.Module:
     return decoder.in_space(space)
 
 
+def _mapped(space: str) -> nn.Module:
+    sizes = {"num_classes": 3, "z_dim": 4, "channels": [8, 4], "embed_dim": 3}
+    return DECODERS["gan"]([1, 8, 8], **sizes, mapping=2, truncation=0.9, space=space)
+
+
 def _deep(space: str) -> nn.Module:
     sizes = {"z_dim": 4, "channels": [8, 8, 6], "embed_dim": 3, "truncation": 0.8}
     return DECODERS["biggan"]([1, 8, 8], 3, **sizes, deep=True, hierarchical=False, space=space)
@@ -36,6 +41,8 @@ _DECODERS: dict[str, Callable[[], nn.Module]] = {
     "biggan": lambda: DECODERS["biggan"]([1, 8, 8], 3, z_dim=4, channels=[8, 8], embed_dim=3, attention=[0]),
 }
 _VARIANTS: dict[str, Callable[[], nn.Module]] = {
+    "gan:f0": partial(_in_space, "gan", "f0"),
+    **{f"gan:mapped-{s}": partial(_mapped, s) for s in ("z", "w", "w+", "f1")},
     **{f"stylegan2:{s}": partial(_in_space, "stylegan2", s) for s in ("w", "w+", "f0", "f1", "f2", "f3")},
     "stylegan2:plain": lambda: DECODERS["stylegan2"](
         [1, 8, 8], z_dim=4, w_dim=5, channels=[6, 4], mapping=[5], rate=0.5, truncation=0.7, clamp=2.5

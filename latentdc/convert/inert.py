@@ -146,6 +146,7 @@ class _Inert(pickle.Unpickler):
         known: dict[str, Callable[..., Any]] = {
             "collections.OrderedDict": self._dictionary,
             "builtins.set": self._copied(set),
+            "__builtin__.set": self._copied(set),
             "torch.Size": self._copied(tuple),
             "torch.storage._load_from_bytes": self._storage,
             "torch._utils._rebuild_tensor_v2": self._tensor,
@@ -160,7 +161,7 @@ class _Inert(pickle.Unpickler):
         if origin in self.known:
             return self.known[origin]
         if (module, name) not in self.stubs:
-            numeric = re.fullmatch(r"numpy\.(_?core)\.multiarray\.(_reconstruct|scalar)", origin)
+            numeric = re.fullmatch(r"numpy\.(_?core)\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)", origin)
             bases = (_Array,) if numeric else (Stub,)
             self.stubs[module, name] = type("Stub", bases, {"origin": origin})
         return self.stubs[module, name]
@@ -259,14 +260,20 @@ def _value(value: Any, limits: Limits) -> Any:
 
 def _numbers(array: Stub, limits: Limits) -> Tensor | None:
     """A pickled numpy array or scalar as a tensor; None for an array of anything but numbers."""
+    data: Any
+    shape: Any
+    dtype: Any
     if array.origin.endswith("scalar"):
         (dtype, data), shape, fortran = array.__dict__["args"][:2], (), False
+    elif array.origin.endswith("_frombuffer"):  # pickle protocol 5
+        data, dtype, shape, order = array.__dict__["args"]
+        data, fortran = bytes(data) if type(data) is bytearray else data, order == "F"
     else:
         _, shape, dtype, fortran, data = array.__dict__["state"]
-    code, order = dtype.__dict__["args"][0], (dtype.__dict__["state"] or (3, "="))[1]
-    if type(code) is not str or not _NUMBERS.fullmatch(order + code) or type(data) is not bytes:
+    code, swap = dtype.__dict__["args"][0], (dtype.__dict__["state"] or (3, "="))[1]
+    if type(code) is not str or not _NUMBERS.fullmatch(swap + code) or type(data) is not bytes:
         return None
-    kind = numpy.dtype(order + code)
+    kind = numpy.dtype(swap + code)
     sides = [side if type(side) is int and side >= 0 else -1 for side in shape]
     if min(sides, default=0) < 0 or math.prod(sides) > limits.numbers or math.prod(sides) * kind.itemsize != len(data):
         raise BundleError("an array in the pickle has another size than its data; refused.")

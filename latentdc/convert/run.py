@@ -71,7 +71,8 @@ def _built(kind: type[ModelMixin], config: dict[str, Any], state: State, source:
         counters = {name: value for name, value in decoder.state_dict().items() if name.endswith("num_batches_tracked")}
         decoder.load_state_dict({**state, **counters})
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{source}: its weights do not fit together as a {kind.__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source}: its weights do not fit together as a {kind.__name__}: {reason}") from error
     owner = torch.zeros(2, dtype=torch.int64)
     with torch.no_grad():
         images = decoder(decoder.prior(owner, stream(0, "convert")), owner)

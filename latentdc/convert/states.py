@@ -151,7 +151,7 @@ class Taken:
                 return self.left.pop(name).float()
         raise InputError(
             f"not the {self.layout} layout: expected {' or '.join(names)}; found {listed(self.names)}. "
-            "Take another --kind, or --kind module with the model's own class."
+            "Take another --kind, or hand the model itself to latentdc.decoders.module.adapt."
         )
 
     def done(self) -> None:
@@ -163,5 +163,5 @@ class Taken:
         if self.left:
             raise InputError(
                 f"not the {self.layout} layout: {listed(self.left)} would be left over, so the image would be another. "
-                "Take another --kind, or --kind module with the model's own class."
+                "Take another --kind, or hand the model itself to latentdc.decoders.module.adapt."
             )

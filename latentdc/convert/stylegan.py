@@ -15,8 +15,10 @@ from latentdc.convert.states import State, Taken, listed, plain, read_state
 from latentdc.errors import InputError
 
 _GENERATORS = ("G_ema", "Gs", "g_ema", "G")
-_DEPTH = 64
-"""Modules nested in modules; a generator needs four."""
+_MODULES = 10_000
+"""Modules in a file; a generator has some hundred."""
+_NAME = 1_000
+"""Letters in a module's dotted name."""
 
 
 def read_stylegan2(path: Path) -> tuple[dict[str, Any], State]:
@@ -43,20 +45,23 @@ def read_stylegan2(path: Path) -> tuple[dict[str, Any], State]:
     return _mapped(state, attributes)
 
 
-def _walk(node: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _walk(root: Any) -> Iterator[tuple[str, Any]]:
     """Tensors and plain attributes of a pickled module and of the modules in it, by dotted name."""
-    if depth > _DEPTH:
-        raise InputError(f"modules nested deeper than {_DEPTH}; no generator.")
-    state = _state(node)
-    for group in ("_parameters", "_buffers"):
-        for name, value in _items(state.get(group)):
-            if isinstance(value, Tensor):
+    waiting, num = [("", root)], 0
+    while waiting:
+        prefix, node = waiting.pop()
+        num += 1
+        if num > _MODULES or len(prefix) > _NAME:  # modules that hold each other have no end
+            raise InputError(f"more than {_MODULES:,} modules, or names longer than {_NAME:,} letters; no generator.")
+        state = _state(node)
+        for group in ("_parameters", "_buffers"):
+            for name, value in _items(state.get(group)):
+                if isinstance(value, Tensor):
+                    yield prefix + str(name), value
+        for name, value in _items(state):
+            if isinstance(value, bool | int | float | str) and not str(name).startswith("_"):
                 yield prefix + str(name), value
-    for name, value in _items(state):
-        if isinstance(value, bool | int | float | str) and not str(name).startswith("_"):
-            yield prefix + str(name), value
-    for name, child in _items(state.get("_modules")):
-        yield from _walk(child, f"{prefix}{name}.", depth + 1)
+        waiting += [(f"{prefix}{name}.", child) for name, child in _items(state.get("_modules"))]
 
 
 def _items(group: Any) -> list[tuple[Any, Any]]:

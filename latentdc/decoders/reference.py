@@ -118,7 +118,7 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
             f"{spec.num_classes} classes (shipped: {', '.join(shipped('checkpoints')) or 'none'}). {ways}"
         )
     module = load_decoder(reference)
-    classes = module.config.get("num_classes", spec.num_classes)
+    classes = module.config.get("num_classes") or spec.num_classes  # 0: a generator without classes fits any number
     if tuple(module.image_shape) != tuple(spec.image_shape) or classes != spec.num_classes:
         raise InputError(
             f'decoder "{reference}" makes images {_text(module.image_shape)} of {classes} classes, the data '

@@ -48,8 +48,9 @@ def initialise(
     """A learnable bank with ``counts[c]`` rows of each class c.
 
     Args:
-        kind: ``prior`` (draws from the decoder's prior), ``real`` (random real images, encoded), or ``medoids`` (real
-            images nearest the centres of k-means in the features of ``net``, encoded).
+        kind: ``prior`` (draws from the decoder's prior), ``class-mean`` (the mean w of each class, pushed into the
+            decoder's space, the same for all rows of the class: meant for one row each), ``real`` (random real images,
+            encoded), or ``medoids`` (real images nearest the centres of k-means in the features of ``net``, encoded).
         decoder: whose latents; ``real`` and ``medoids`` need its ``encode``.
         counts: rows of each class.
         seed: of the draws.
@@ -75,6 +76,24 @@ def _prior(request: _Request) -> Latents:
         for cls, num in enumerate(request.counts)
         if num
     ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _class_mean(request: _Request) -> Latents:
+    mean: Callable[..., Latents] | None = getattr(request.decoder, "class_mean", None)
+    if mean is None:
+        raise InputError(
+            f'init = "class-mean" and {type(request.decoder).__name__} has no mean w: use init = "prior", or a decoder '
+            "with a mapping network in the space w, w+ or f<n>."
+        )
+    try:
+        parts = [
+            mean(torch.full((num,), cls), stream(request.seed, "init-class-mean", index=cls))
+            for cls, num in enumerate(request.counts)
+            if num
+        ]
+    except ValueError as error:  # portable classes cannot know our errors
+        raise InputError(f'init = "class-mean": {error}') from error
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -126,4 +145,9 @@ def _packed(batch: Batch, formation: Formation | None) -> Batch:
     return batch._replace(x=pack(batch.x), y=batch.y[:: formation.expands], owner=batch.owner[:: formation.expands])
 
 
-STARTS: dict[str, Callable[[Any], Latents]] = {"prior": _prior, "real": _real, "medoids": _medoids}
+STARTS: dict[str, Callable[[Any], Latents]] = {
+    "prior": _prior,
+    "class-mean": _class_mean,
+    "real": _real,
+    "medoids": _medoids,
+}
