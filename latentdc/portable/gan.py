@@ -67,8 +67,9 @@ class Mapping(nn.Module):
         super().__init__()
         width = z_dim + embed_dim
         sizes = [*[width] * depth, z_dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        nn.init.normal_(self.layers[-1].weight, std=0.1 / width**0.5)
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        nn.init.normal_(layers[-1].weight, std=0.1 / width**0.5)
+        self.layers = nn.ModuleList(layers)
         self.register_buffer("means", torch.zeros(num_classes, z_dim))
 
     def forward(self, z: Tensor, label: Tensor) -> Tensor:
