@@ -135,6 +135,16 @@ def test_loads_through_the_decoder_table(straight: Path) -> None:
     assert torch.equal(decoder(z, owner), decoder(z, owner))
 
 
+def test_a_mapping_network_opens_its_spaces(store: ClassStore, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, mapping=2)
+    out = fit_gan(store, recipe, out=tmp_path / "mapped", steps=3, progress=False, figures=False)
+    decoder: Any = load_decoder(out)
+    assert decoder.in_space("w+").latent_shapes == {"w": (3, 4)}
+    owner = torch.arange(3)
+    mean = decoder.in_space("w").class_mean(owner, stream(1, "m"), num=2000)["w"]
+    torch.testing.assert_close(decoder.mapper.means, mean, rtol=0, atol=0.2)
+
+
 def test_figures_are_measured(store: ClassStore, tmp_path: Path) -> None:
     out = fit_gan(store, TINY, out=tmp_path / "g", steps=2, progress=False)
     figures = json.loads((out / "card.json").read_text())["figures"]

@@ -37,9 +37,7 @@ def gan(
     channels: Annotated[str, typer.Option("--channels", help="Feature maps of the generator, coarse to fine.")] = (
         "128,64,24"
     ),
-    mapping: Annotated[
-        int, typer.Option("--mapping", min=0, help="Layers of a mapping network, which opens the spaces w and w+.")
-    ] = 0,
+    mapping: Annotated[int, typer.Option("--mapping", min=0, help="Layers of a network that opens w and w+.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images per update.")] = 64,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = options.Precision.fp32,
