@@ -128,8 +128,7 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
             f"{spec.num_classes} classes (shipped: {', '.join(shipped('checkpoints')) or 'none'}). {ways}"
         )
     module = load_decoder(reference, spec)
-    classes = module.config.get("num_classes")
-    classes = spec.num_classes if classes is None else classes  # a decoder without classes fits any number
+    classes = module.config.get("num_classes") or spec.num_classes  # None or 0: without classes it fits any number
     if tuple(module.image_shape) != tuple(spec.image_shape) or classes != spec.num_classes:
         raise InputError(
             f'decoder "{reference}" makes images {_text(module.image_shape)} of {classes} classes, the data '

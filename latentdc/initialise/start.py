@@ -187,8 +187,12 @@ class ClassMean:
         for cls, num in enumerate(request.counts):
             if not num:
                 continue
-            with torch.no_grad():
-                means = mean_of(torch.tensor([cls]), stream(request.seed, "init-class-mean", index=cls), self.num)
+            rng = stream(request.seed, "init-class-mean", index=cls)
+            try:
+                with torch.no_grad():
+                    means = mean_of(torch.tensor([cls]), rng, self.num)
+            except ValueError as error:  # Of a portable class, which cannot know our errors.
+                raise InputError(f'init = "class-mean": {error}') from error
             for name, values in drawn.items():
                 mean = means[name].to(values.device)
                 rows = mean + self.truncation * (values[row : row + num] - mean)
