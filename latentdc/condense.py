@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
+from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
-from latentdc.latents import decode, decoded
+from latentdc.latents import decode, decoded, learns
 from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.objectives import Objective
 from latentdc.optim import Optim
@@ -72,14 +73,15 @@ def condense(
     """Optimise ``bank`` in place and return it; see the top of this file.
 
     Args:
-        decoder: latents → images; it is frozen.
+        decoder: latents → images; it is frozen, unless its class says ``learned``: it then belongs to the set.
         bank: the learnable latents, stored in fp32.
         objective: ``(view, syn) → scalar``; a sum over the classes present in ``syn``.
         source: the real side, a ``Minibatches`` or a ``Sketch``.
         steps: number of steps of the whole run; with ``checkpoints`` the run goes on where it stopped.
         optim: optimiser, learning rate and schedule.
         seed: recorded in the checkpoint; the draws themselves are keyed by the source's seed.
-        chunk: rows decoded at once; None decodes all of a process's rows together.
+        chunk: rows decoded at once; None decodes all of a process's rows together, or, of a decoder that says it is
+            heavy, as many as fit the free memory.
         accelerator: the processes; None makes one.
         device: where to compute; None for the accelerator's, or without one for the best there is.
         precision: ``"fp32"`` or ``"bf16"`` for the networks; None for the accelerator's.
@@ -102,6 +104,10 @@ def condense(
     precision = precision or {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     autocast = precision_context(precision, device)
     observe = observer(compile=True, device=device) if compile else None
+    if chunk is None:
+        if isinstance(decoder, nn.Module):
+            decoder.to(device)
+        chunk = fitting_chunk(decoder, len(bank.rows(_share(bank.num_classes, accelerator))), device)
     loop = _Loop(
         decoder,
         bank,
@@ -144,16 +150,18 @@ class _Loop:
     on_step: Sequence[Callable[[Step], None]]
 
     def start(self, checkpoints: Checkpoints | None) -> RunState:
-        """Everything on its device, the decoder frozen, the newest checkpoint taken up."""
+        """Everything on its device, the decoder frozen unless it is learned, the newest checkpoint taken up."""
         parts: tuple[Any, ...] = (self.decoder, self.bank, self.objective, self.formation)
         for part in parts:
             if isinstance(part, nn.Module):
                 part.to(self.device)
         if isinstance(self.decoder, nn.Module):
             # Without this a generator fresh from its constructor would be tuned silently.
-            self.decoder.requires_grad_(False).eval()
+            self.decoder.requires_grad_(learns(self.decoder)).eval()
         self.source.to(self.device)
-        learnables = _learnables(bank=self.bank, objective=self.objective, formation=self.formation)
+        learnables = _learnables(
+            bank=self.bank, objective=self.objective, formation=self.formation, decoder=self.decoder
+        )
         optimizer = self.optim.build(learnables.values())
         state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
         state.resume()

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,6 +64,24 @@ def _count(kind: str) -> int:
 
 def _world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that could be taken now: the device's, or the machine's within the limit set for this process's group.
+
+    Where the system does not tell, 4 GB are assumed.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + int(kept)
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        found.append(int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # a container's limit is a number, or "max"
+        group = Path("/sys/fs/cgroup")
+        found.append(int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    return max(min(found, default=4 * 10**9), 0)
 
 
 def several_processes() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,4 +66,39 @@ def save_grid(
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     image_grid(images, owner, class_names, per_class=per_class, scale=scale).save(file, format="PNG", optimize=True)
+    return file
+
+
+def save_columns(
+    path: str | Path, groups: Mapping[str, Tensor], owner: Tensor, class_names: Sequence[str], *, per_class: int = 5
+) -> Path:
+    """Write groups of images side by side as PNG, for instance real | inverted | condensed, and return its path.
+
+    Args:
+        path: where to write.
+        groups: uint8 images ``(n, c, h, w)`` by heading; image i of every group belongs together.
+        owner: class of each image ``(n,)``.
+        class_names: k names.
+        per_class: at most this many images of a class in each group.
+
+    Raises:
+        InputError: no group, groups of unequal length, or images that ``image_grid`` refuses.
+    """
+    sizes = {name: len(images) for name, images in groups.items()}
+    if not groups or len({*sizes.values(), len(owner)}) != 1:
+        raise InputError(f"columns of {sizes} images for {len(owner)} classes: give groups of one length, one at least")
+    width = next(iter(groups.values())).shape[-1]
+    scale = max(1, round(56 / max(1, width)))
+    grids = [image_grid(images, owner, class_names, per_class=per_class, scale=scale) for images in groups.values()]
+    font = ImageFont.load_default(size=14)
+    least = max(int(font.getlength(name)) + 10 for name in groups)
+    canvas = Image.new("RGB", (sum(max(grid.width, least) for grid in grids), grids[0].height + 22), "white")
+    left = 0
+    for name, grid in zip(groups, grids, strict=True):
+        canvas.paste(grid, (left, 22))
+        ImageDraw.Draw(canvas).text((left + max(grid.width, least) / 2, 11), name, fill="black", font=font, anchor="mm")
+        left += max(grid.width, least)
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(file, format="PNG", optimize=True)
     return file

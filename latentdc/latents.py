@@ -10,10 +10,14 @@ from torch import Tensor, nn
 
 from latentdc.errors import InputError
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.distribution import DistributionBank
 from latentdc.types import Batch, Decoder, Formation
 
+AnyBank = LatentBank | DistributionBank
+"""What can be decoded: stored rows, or a distribution that rows are drawn from."""
 
-def _images(decoder: Decoder, bank: LatentBank, rows: Tensor, formation: Formation | None) -> Tensor:
+
+def _images(decoder: Decoder, bank: AnyBank, rows: Tensor, formation: Formation | None) -> Tensor:
     x = decoder(bank.latents(rows), bank.owner[rows])
     if formation is None:
         return x
@@ -29,11 +33,16 @@ def _chunks(rows: Tensor, chunk: int | None) -> tuple[Tensor, ...]:
     return torch.split(rows, chunk or max(len(rows), 1))
 
 
-def _batch(x: Tensor, bank: LatentBank, rows: Tensor, formation: Formation | None) -> Batch:
+def _batch(x: Tensor, bank: AnyBank, rows: Tensor, formation: Formation | None) -> Batch:
     """Images with the targets, owners, weights and rows of the latents they came from."""
     source = rows if formation is None else rows.repeat_interleave(formation.expands)
     w = bank.w
     return Batch(x, bank.y[source], bank.owner[source], None if w is None else w[source], source)
+
+
+def learns(decoder: Decoder) -> bool:
+    """Whether a decoder is part of the set and trained with it (its class says ``learned``), rather than pretrained."""
+    return bool(getattr(decoder, "learned", False))
 
 
 def _learnables(bank: LatentBank, *parts: object) -> list[nn.Parameter]:
@@ -103,7 +112,7 @@ def decoded(
 @torch.no_grad()
 def decode(
     decoder: Decoder,
-    bank: LatentBank,
+    bank: AnyBank,
     rows: Tensor | None = None,
     chunk: int | None = 256,
     *,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 FLOORS = (
     ("portable",),
-    ("types", "errors", "seeding", "resources", "allocator", "atomic", "machine", "grid", "devices"),
+    ("types", "errors", "seeding", "resources", "allocator", "atomic", "machine", "grid", "devices", "hub"),
     ("discrepancies", "networks", "data", "decoders"),
     ("source", "representations", "latents"),
     ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim"),

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from latentdc.data.augment import NoAugment
 from latentdc.discrepancies import Mean
+from latentdc.initialise import Request
 from latentdc.objectives import Match
-from latentdc.types import Batch, Net
+from latentdc.portable.pixels import PixelsDecoder
+from latentdc.types import Batch, Latents, Net
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -67,6 +69,21 @@ class Twice(ModelMixin, ConfigMixin):
 
     def pack(self, x: Tensor) -> Tensor:
         return x[::2]
+
+
+@dataclass(frozen=True)
+class Grey:
+    """A start."""
+
+    level: float = 0.5
+
+    def __call__(self, request: Request) -> Latents:
+        shape = request.decoder.latent_shapes["x"]
+        return {"x": torch.full((sum(request.counts), *shape), self.level)}
+
+
+class Plain(PixelsDecoder):
+    """A decoder whose statistics the data fill in."""
 
 
 class Own(Match):

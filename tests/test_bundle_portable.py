@@ -53,6 +53,10 @@ CASES = {
     "gan-tiles": ("gan", "tiles", "fp32", False),
     "gan-int8": ("gan", None, "int8", False),
     "pixels-fp16-soft": ("pixels", "tiles", "fp16", True),
+    "autoencoder-fp16": ("autoencoder", None, "fp16", False),
+    "diffusion-int8": ("diffusion", None, "int8", False),
+    "diffusion-dit": ("diffusion-dit", "tiles", "fp32", False),
+    "diffusion-guided": ("diffusion-guided", None, "fp32", False),
 }
 
 

@@ -35,12 +35,12 @@ def start(
     )
 
 
-@pytest.mark.parametrize("kind", STARTS)
+@pytest.mark.parametrize("kind", [kind for kind in STARTS if kind != "class-mean"])  # Pixels have none.
 def test_start_is_keyed_by_seed_and_class(kind: str, tiny_store: ClassStore) -> None:
     first = start(kind, tiny_store, (3, 2, 4))
     assert first.counts == (3, 2, 4)
     assert torch.equal(first.z["x"], start(kind, tiny_store, (3, 2, 4)).z["x"])
-    if kind != "medoids":
+    if kind not in {"medoids", "latent-medoids", "centroids", "mixture"}:  # Clusters may well be found again.
         assert not torch.equal(first.z["x"], start(kind, tiny_store, (3, 2, 4), seed=1).z["x"])
     other = start(kind, tiny_store, (3, 5, 4))  # Another class's number of rows changes nothing here.
     assert torch.equal(first.z["x"][first.rows([2])], other.z["x"][other.rows([2])])

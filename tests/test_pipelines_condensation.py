@@ -71,6 +71,16 @@ def test_interrupted_and_taken_up_again_is_the_straight_run(
     assert [json.loads(line)["step"] for line in log] == [1, 2, 3, 4]
 
 
+def test_a_start_from_real_images_is_reported(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
+    changes = {"overrides": {"init": {"kind": "inversion", "steps": 2}}}
+    start = condense(tmp_path / "run", "dm", steps=2, **changes).bundle.provenance["start"]
+    assert start["kind"] == "inversion"
+    assert start["num_rows"] == 3
+    assert 0 <= start["reconstruction_mse"] < 1e-8 < start["mse_after"]
+    assert (tmp_path / "run.run" / start["picture"]).is_file()
+    assert condense(tmp_path / "prior", "dm-gan", steps=1).bundle.provenance["start"] == {"kind": "prior"}
+
+
 def test_another_run_is_not_taken_up(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
     condense(tmp_path / "run")
     with pytest.raises(InputError, match="seed"):

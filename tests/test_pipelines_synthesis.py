@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -151,33 +149,6 @@ def test_saved_again_it_is_a_bundle(bundle: Path, tmp_path: Path) -> None:
     loose = DatasetSynthesisPipeline(pipe.decoder, pipe.bank, pipe.formation)
     with pytest.raises(InputError, match=r"latentdc\.save_bundle"):
         loose.save_pretrained(tmp_path / "loose")
-
-
-def test_pushed_to_the_hub_it_comes_back(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = tmp_path / "hub"
-
-    def create(repository: str, **_: object) -> SimpleNamespace:
-        (hub / repository).mkdir(parents=True, exist_ok=True)
-        return SimpleNamespace(repo_id=repository)
-
-    def receive(*, repo_id: str, folder_path: Path, **_: object) -> SimpleNamespace:
-        shutil.copytree(folder_path, hub / repo_id, dirs_exist_ok=True)
-        return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
-
-    monkeypatch.setattr(huggingface_hub, "create_repo", create)
-    monkeypatch.setattr(huggingface_hub, "upload_folder", receive)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repository, **_: str(hub / repository))
-    pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
-    pipe.set_progress_bar_config(disable=True)
-    assert pipe.push_to_hub("me/set") == "https://hub/me/set/commit/1"
-    assert same(pipe, DatasetSynthesisPipeline.from_pretrained("me/set"))
-
-    def refuse(repository: str, **_: object) -> None:
-        raise OSError("no token")
-
-    monkeypatch.setattr(huggingface_hub, "create_repo", refuse)
-    with pytest.raises(InputError, match="did not take it: no token"):
-        pipe.push_to_hub("me/set")
 
 
 def test_a_bundle_set_aside_is_found(bundle: Path, tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def test_own_parts_are_written_read_and_credited() -> None:
     assert "zhao2021dsa" not in told
 
 
+def test_a_start_and_a_decoder_of_ones_own(tiny_store: ClassStore) -> None:
+    chosen = {"init": {"kind": "own_parts:Grey", "level": 2}, "decoder": {"kind": "own_parts:Plain", "mean": [0.25]}}
+    parts = build(parse_recipe(ONE | chosen), tiny_store.spec)
+    assert type(parts.decoder) is own_parts.Plain
+    assert tuple(parts.decoder.image_shape) == tiny_store.spec.image_shape
+    assert list(parts.decoder.config.mean) == [0.25]
+    assert make_bank(parts, tiny_store).z["x"].eq(2.0).all()
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -94,6 +103,9 @@ def test_own_parts_are_written_read_and_credited() -> None:
             {"objective": {"by": "own_parts:Logits"}},
             r"Logits is no discrepancy; .*latentdc\.discrepancies\.base\.Discre",
         ),
+        ({"init": "own_parts:Unread"}, r"Unread is no start; .*latentdc\.initialise\.request\.Start"),
+        ({"init": {"kind": "own_parts:Grey", "level": "x"}}, r"init\.level = 'x': a value of type float"),
+        ({"decoder": {"kind": "own_parts:Unread"}}, r"Unread is no decoder with options; .*latentdc\.types\.Decoder"),
         ({"objective": {"see": "own_parts:Untold"}}, r"Untold is no dataclass; make it a frozen one"),
         ({"objective": {"see": "own_parts:Louder"}}, r"objective\.see = .*Louder is no representation"),
         (

@@ -5,8 +5,9 @@ from __future__ import annotations
 from latentdc.bundle.contents import Bundle
 from latentdc.bundle.layout import PICTURE, recovered
 from latentdc.bundle.loading import load_bundle
+from latentdc.bundle.references import reference
 from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
-from latentdc.bundle.storage import Storage, storage_of
+from latentdc.bundle.storage import Storage, shared_bytes, storage_of
 
 __all__ = [
     "PICTURE",
@@ -16,7 +17,9 @@ __all__ = [
     "check_savable",
     "load_bundle",
     "recovered",
+    "reference",
     "requantise",
     "save_bundle",
+    "shared_bytes",
     "storage_of",
 ]

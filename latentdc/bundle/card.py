@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from latentdc.bundle.contents import Bundle
+from latentdc.hub import is_repository
+from latentdc.portable.distribution import DistributionBank
 
 _TEMPLATE = """\
 ---
-library_name: diffusers
-tags:
-- latentdc
-- dataset-condensation
-- synthetic
+{front}
 ---
 
 # {name}, condensed
 
-{rows} latents ({storage}) that decode to {images} images {shape} of {num_classes} classes. A student trained on them
-stands in for one trained on the real set.
+{what} {shape} of {num_classes} classes. A student trained on
+them stands in for one trained on the real set.
 
 | | |
 |---|---|
@@ -56,7 +56,10 @@ bundle = load_bundle("path")   # checks the sha256 of every file and runs no cod
 ```
 
 Classes in order: {classes}.
-"""
+{figures}"""
+
+
+_ROW = {"name", "basis", "student", "images_per_class", "bytes_per_class", "runs"}
 
 
 def card_text(bundle: Bundle, code: list[str]) -> str:
@@ -66,13 +69,12 @@ def card_text(bundle: Bundle, code: list[str]) -> str:
         bundle: what is about to be written (its overhead is not known yet and not told).
         code: names of the Python files in the folder.
     """
-    spec, bank = bundle.spec, bundle.bank
-    expands = 1 if bundle.formation is None else bundle.formation.expands
+    spec = bundle.spec
     return _TEMPLATE.format(
+        front="\n".join(_front(bundle)),
+        figures=_figures(bundle.report),
         name=spec.name,
-        rows=bank.num_rows,
-        storage=bank.storage,
-        images=bank.num_rows * expands,
+        what=_what(bundle),
         shape=" x ".join(map(str, spec.image_shape)),
         num_classes=spec.num_classes,
         facts="\n".join(f"| {name} | {value} |" for name, value in _facts(bundle).items()),
@@ -82,12 +84,55 @@ def card_text(bundle: Bundle, code: list[str]) -> str:
     )
 
 
+def _what(bundle: Bundle) -> str:
+    """What is stored and what comes out of it, up to the images' shape."""
+    bank, expands = bundle.bank, 1 if bundle.formation is None else bundle.formation.expands
+    if isinstance(bank, DistributionBank):
+        return (
+            f"Per class the mean and deviation of latents ({bank.storage}), from which any number of images is drawn, "
+            f"{bank.num_rows * expands} where no number is asked for: images"
+        )
+    return f"{bank.num_rows} latents ({bank.storage}) that decode to {bank.num_rows * expands} images"
+
+
+def _front(bundle: Bundle) -> list[str]:
+    """The lines of YAML that the Hub reads: how to load it, what it stands for, which decoder it builds on."""
+    lines = ["library_name: diffusers"]
+    if licence := bundle.provenance.get("license"):
+        lines.append(f"license: {json.dumps(licence)}")
+    if bundle.decoder_reference is not None:
+        lines += ["base_model:", f"- {bundle.decoder_reference['repo_id']}"]
+    elif bundle.decoder_public is not None and is_repository(bundle.decoder_public):
+        lines += ["base_model:", f"- {bundle.decoder_public.partition('@')[0]}"]
+    lines += ["tags:", "- latentdc", "- dataset-condensation", "- synthetic", f"- {json.dumps(bundle.spec.name)}"]
+    return lines
+
+
+def _figures(report: Mapping[str, Any] | None) -> str:
+    """A table of the evaluation's rows; empty where there is none."""
+    # A report is whatever JSON the user kept: only rows as an evaluation writes them are shown.
+    rows = [
+        row for row in (report or {}).get("rows", []) if isinstance(row, Mapping) and row.keys() >= _ROW and row["runs"]
+    ]
+    if not rows:
+        return ""
+    head = "| set | student | images per class | bytes per class | accuracy, % | runs |\n|---|---|---|---|---|---|"
+    lines = []
+    for row in rows:
+        found = [run["accuracy"] for run in row["runs"]]
+        spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+        lines.append(
+            f"| {row['name']} ({row['basis']}) | {row['student']} | {row['images_per_class']:g} | "
+            f"{row['bytes_per_class']:,.0f} | {statistics.fmean(found):.1f}{spread} | {len(found)} |"
+        )
+    return "\n".join(["", "## Figures", "", head, *lines, ""])
+
+
 def _facts(bundle: Bundle) -> Mapping[str, Any]:
     """One line per fact; long and nested values stay in provenance.json."""
     facts: dict[str, Any] = {
         "data": f"{bundle.spec.name}, sha256 {bundle.spec.fingerprint or 'unknown'}",
-        "decoder": type(bundle.decoder).__name__
-        + (f", public as {bundle.decoder_public}" if bundle.decoder_public else ", private to this bundle"),
+        "decoder": type(bundle.decoder).__name__ + _whose(bundle),
         "formation": "none"
         if bundle.formation is None
         else f"{type(bundle.formation).__name__}, x{bundle.formation.expands}",
@@ -98,3 +143,11 @@ def _facts(bundle: Bundle) -> Mapping[str, Any]:
         elif isinstance(value, (str, int, float)) and "\n" not in str(value) and len(str(value)) <= 100:
             facts[name] = value
     return facts
+
+
+def _whose(bundle: Bundle) -> str:
+    named = bundle.decoder_reference
+    if named is not None:
+        where = "/".join(part for part in (named["repo_id"], named["subfolder"]) if part)
+        return f", not in this folder: {where} at commit {named['revision']}"
+    return f", public as {bundle.decoder_public}" if bundle.decoder_public else ", private to this bundle"

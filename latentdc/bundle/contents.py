@@ -12,9 +12,9 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import nn
 
 from latentdc.bundle import layout
-from latentdc.bundle.storage import Storage, storage_of
+from latentdc.bundle.storage import Storage, shared_bytes, storage_of
 from latentdc.decoders.components import read_json
-from latentdc.portable.bank import LatentBank
+from latentdc.latents import AnyBank
 from latentdc.types import DataSpec
 
 
@@ -22,7 +22,7 @@ from latentdc.types import DataSpec
 class Bundle:
     """A condensed data set with all it needs to become images again, and where it came from."""
 
-    bank: LatentBank
+    bank: AnyBank
     decoder: Any
     """The decoder module, frozen, in eval mode."""
     spec: DataSpec
@@ -39,26 +39,31 @@ class Bundle:
     """Folder it was loaded from."""
     decoder_public: str | None = None
     """Public name of the decoder, if it can be had elsewhere."""
+    decoder_reference: Mapping[str, Any] | None = None
+    """Where the decoder is fetched from, if the folder does not carry it: repo_id, revision, subfolder, sha256."""
     raw_set_bytes: int | None = None
     """Size of the real training set as uint8, where known."""
 
     @property
     def storage(self) -> Storage:
         """Bytes by kind; overhead counts the folder's files, so it is known once there is a folder."""
+        shared = shared_bytes(self.decoder, self.formation)
         lines = storage_of(
             self.bank,
             self.spec.image_shape,
             expands=1 if self.formation is None else self.formation.expands,
-            decoder_bytes=weight_bytes(self.decoder, self.formation),
-            public=self.decoder_public is not None,
+            decoder_bytes=weight_bytes(self.decoder, self.formation) - shared,
+            shared=shared,
+            public=self.decoder_public is not None or self.decoder_reference is not None,
+            carried=self.decoder_reference is None,
             raw_set=self.raw_set_bytes,
         )
         if self.path is None:
             return lines
         listed = [layout.MANIFEST, *read_json(self.path / layout.MANIFEST)["files"]]
-        total = sum((self.path / name).stat().st_size for name in listed)
-        known = lines.payload + lines.private_decoder + lines.public_decoder
-        return dataclasses.replace(lines, overhead=total - known)
+        # What was downloaded lacks the code that the folder of its author has.
+        total = sum((self.path / name).stat().st_size for name in listed if (self.path / name).is_file())
+        return dataclasses.replace(lines, overhead=total - lines.weights)
 
 
 def weight_bytes(*modules: ModelMixin | nn.Module | None) -> int:

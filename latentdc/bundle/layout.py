@@ -16,6 +16,7 @@ from latentdc.decoders import DECODERS, FORMATIONS
 from latentdc.decoders.components import read_json
 from latentdc.errors import BundleError, InputError
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.distribution import DistributionBank
 
 FORMAT = "latentdc-bundle"
 VERSION = 1
@@ -30,7 +31,8 @@ COMPONENTS = ("bank", "decoder", "formation")
 LOADABLE = (".py", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 """Suffixes that some loader might pick up: such a file must be listed in the manifest."""
 
-CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (LatentBank, *DECODERS.values(), *FORMATIONS.values())}
+BANKS: tuple[type[Any], ...] = (LatentBank, DistributionBank)
+CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (*BANKS, *DECODERS.values(), *FORMATIONS.values())}
 """Component classes that latentdc has installed, by the name a bundle gives them."""
 
 _ALLOWED = {"torch", "diffusers", "numpy", "__future__", *sys.stdlib_module_names}

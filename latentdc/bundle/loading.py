@@ -9,14 +9,16 @@ from typing import Any
 import diffusers
 from diffusers.models.modeling_utils import ModelMixin
 
-from latentdc.bundle import layout
+from latentdc.bundle import layout, references
 from latentdc.bundle.contents import Bundle
 from latentdc.decoders.components import check_files, load_component, read_json
 from latentdc.errors import BundleError, InputError
 from latentdc.types import DataSpec
 
 
-def load_bundle(folder: str | Path, *, classes: Sequence[type[ModelMixin]] = ()) -> Bundle:
+def load_bundle(
+    folder: str | Path, *, classes: Sequence[type[ModelMixin]] = (), decoder_folder: str | Path | None = None
+) -> Bundle:
     """Load a bundle after checking version, completeness and the sha256 of every file.
 
     Python files in the folder are compared with their checksum and never run: components are made from the classes that
@@ -25,6 +27,8 @@ def load_bundle(folder: str | Path, *, classes: Sequence[type[ModelMixin]] = ())
     Args:
         folder: what ``save_bundle`` wrote.
         classes: component classes beyond latentdc's own, for bundles with somebody's own decoder.
+        decoder_folder: a copy of the decoder that a bundle names instead of carrying it; None fetches it from the Hub.
+            Either way its weights must have the recorded sha256.
 
     Raises:
         InputError: no such folder.
@@ -51,6 +55,9 @@ def load_bundle(folder: str | Path, *, classes: Sequence[type[ModelMixin]] = ())
     index, facts = read_json(root / layout.INDEX), read_json(root / layout.PROVENANCE)
     known = {**layout.CLASSES, **{kind.__name__: kind for kind in classes}}
     bank, decoder, formation = (_component(root, name, index.get(name), known) for name in layout.COMPONENTS)
+    named = index.get("decoder_reference")
+    if decoder is None and named is not None:
+        decoder = references.resolve(named, known, folder=decoder_folder)
     if bank is None or decoder is None:
         raise BundleError(f"{root}: {layout.INDEX} names no bank or no decoder; it was edited.")
     decoder.requires_grad_(False)
@@ -64,6 +71,7 @@ def load_bundle(folder: str | Path, *, classes: Sequence[type[ModelMixin]] = ())
         report=read_json(root / layout.REPORT) if layout.REPORT in sums else None,
         path=root,
         decoder_public=facts.get("decoder_public"),
+        decoder_reference=named,
         raw_set_bytes=facts.get("raw_set_bytes"),
     )
 

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from latentdc import __version__
-from latentdc.bundle import layout
+from latentdc.bundle import layout, references
 from latentdc.bundle.card import card_text
 from latentdc.bundle.contents import Bundle
 from latentdc.bundle.loading import load_bundle
 from latentdc.decoders.components import read_json, sha256_of
 from latentdc.errors import InputError
-from latentdc.portable.bank import STORAGES, LatentBank
+from latentdc.latents import AnyBank
+from latentdc.portable.bank import STORAGES
 from latentdc.portable.pipeline import DatasetSynthesisBundle
 from latentdc.types import DataSpec
 
@@ -30,7 +31,7 @@ from latentdc.types import DataSpec
 def save_bundle(
     folder: str | Path,
     *,
-    bank: LatentBank,
+    bank: AnyBank,
     decoder: nn.Module,
     spec: DataSpec,
     provenance: Mapping[str, Any],
@@ -38,6 +39,7 @@ def save_bundle(
     hints: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | None = None,
     decoder_public: str | None = None,
+    decoder_reference: Mapping[str, Any] | None = None,
     raw_set_bytes: int | None = None,
     picture: Path | None = None,
 ) -> Path:
@@ -48,7 +50,7 @@ def save_bundle(
 
     Args:
         folder: where to write.
-        bank: the rows, in the storage they shall have.
+        bank: the rows, or a distribution of rows, in the storage they shall have.
         decoder: decodes them; its class stands alone in its file (see ``latentdc.portable``), or is diffusers' own.
         spec: the data the set stands for.
         provenance: recipe text, data fingerprint, seeds …, JSON values; versions are added.
@@ -56,6 +58,8 @@ def save_bundle(
         hints: advice for training on the set, JSON values.
         report: an evaluation to keep beside it, JSON values.
         decoder_public: public name of the decoder, if it can be had elsewhere: it then counts as public bytes.
+        decoder_reference: where the decoder is on the Hub (see ``bundle.references.reference``): the folder then names
+            it instead of carrying a copy.
         raw_set_bytes: size of the real training set as uint8, for comparison.
         picture: a PNG of what the set decodes to, copied into the bundle as ``grid.png``.
 
@@ -67,11 +71,20 @@ def save_bundle(
             does not stand alone, or the place is taken by something that is no bundle.
     """
     target = Path(folder)
-    check_savable(target, decoder=decoder, formation=formation)
+    check_savable(target, decoder=decoder, formation=formation, carried=decoder_reference is None)
     _check_parts(bank, decoder, spec)
     provenance = {"versions": versions(), **provenance}
     bundle = Bundle(
-        bank, decoder, spec, formation, provenance, dict(hints or {}), report, None, decoder_public, raw_set_bytes
+        bank=bank,
+        decoder=decoder,
+        spec=spec,
+        formation=formation,
+        provenance=provenance,
+        hints=dict(hints or {}),
+        report=report,
+        decoder_public=decoder_public,
+        decoder_reference=None if decoder_reference is None else references.checked(decoder_reference),
+        raw_set_bytes=raw_set_bytes,
     )
     target.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -94,7 +107,10 @@ def save_bundle(
 def _write(folder: Path, bundle: Bundle) -> None:
     index: dict[str, Any] = {"_diffusers_version": version("diffusers")}
     for name in layout.COMPONENTS:
-        index[name] = _write_component(folder / name, getattr(bundle, name))
+        named = name == "decoder" and bundle.decoder_reference is not None
+        index[name] = _write_component(folder / name, None if named else getattr(bundle, name))
+    if bundle.decoder_reference is not None:
+        index["decoder_reference"] = dict(bundle.decoder_reference)
     index["_class_name"] = [layout.write_code(folder, "pipeline", DatasetSynthesisBundle), "DatasetSynthesisBundle"]
     index["class_names"] = list(bundle.spec.class_names)
     index["format_version"] = layout.VERSION
@@ -149,13 +165,14 @@ def versions() -> dict[str, str]:
     return {"latentdc": __version__, **found}
 
 
-def check_savable(folder: str | Path, *, decoder: object, formation: object = None) -> None:
+def check_savable(folder: str | Path, *, decoder: object, formation: object = None, carried: bool = True) -> None:
     """Check what would make ``save_bundle`` refuse whatever the latents turn out to be: before the work, not after.
 
     Args:
         folder: where the bundle shall be.
         decoder: the decoder that shall travel in it.
         formation: the formation, or None.
+        carried: whether the decoder itself goes into the bundle.
 
     Raises:
         InputError: the place is taken by something that is no bundle, or a part cannot travel.
@@ -168,7 +185,7 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; give a folder for the bundle (--out).")
     for name, module in (("decoder", decoder), ("formation", formation)):
-        if module is None:
+        if module is None or (name == "decoder" and not carried):
             continue
         if not hasattr(module, "save_pretrained"):
             raise InputError(
@@ -178,7 +195,7 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
             layout.portable_source(type(module))
 
 
-def _check_parts(bank: LatentBank, decoder: Any, spec: DataSpec) -> None:
+def _check_parts(bank: AnyBank, decoder: Any, spec: DataSpec) -> None:
     shapes = {key: tuple(shape) for key, shape in decoder.latent_shapes.items()}
     pairs = (
         ("latents of the bank", bank.shapes, "latents the decoder takes", shapes),
@@ -221,20 +238,25 @@ def requantise(folder: str | Path, out: str | Path, storage: str) -> Path:
         storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
 
     Raises:
-        InputError: an unknown storage.
+        InputError: an unknown storage, or one that a distribution does not have.
         BundleError: the bundle is damaged.
     """
     if storage not in STORAGES:
         raise InputError(f'storage = "{storage}": known are {", ".join(STORAGES)}; change it with --storage.')
     old = load_bundle(folder)
+    try:
+        bank = old.bank.quantise(storage)
+    except ValueError as error:  # portable classes cannot know our errors
+        raise InputError(f"{folder}: {error}; change it with --storage.") from error
     return save_bundle(
         out,
-        bank=old.bank.quantise(storage),
+        bank=bank,
         decoder=old.decoder,
         formation=old.formation,
         spec=old.spec,
         provenance={**old.provenance, "requantised_from": old.bank.storage},
         hints=old.hints,
         decoder_public=old.decoder_public,
+        decoder_reference=old.decoder_reference,
         raw_set_bytes=old.raw_set_bytes,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from latentdc.allocator import keep_freed_memory
-from latentdc.cli import catalogue, condense, decode, evaluate, fit, inspect, sketch
+from latentdc.cli import catalogue, condense, convert, decode, evaluate, fit, inspect, sketch
 from latentdc.cli.app import app
 
 app.command()(condense.condense)
 app.command()(evaluate.evaluate)
 app.command()(decode.decode)
+app.command()(convert.convert)
 app.command()(inspect.inspect)
 app.command()(catalogue.recipes)
 app.command()(catalogue.cite)

@@ -28,7 +28,8 @@ def recipes(*, json: options.Json = False) -> None:
     rows = [("recipe", "decoder", "real side", "objective", "title")]
     for recipe in found:
         objective = f"{recipe.objective.see.kind} by {recipe.objective.by.kind}"
-        rows.append((recipe.name, recipe.decoder, recipe.source.kind, objective, recipe.title))
+        decoder = recipe.decoder if isinstance(recipe.decoder, str) else recipe.decoder.kind
+        rows.append((recipe.name, decoder, recipe.source.kind, objective, recipe.title))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     say(*("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows))
 

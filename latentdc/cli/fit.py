@@ -37,6 +37,7 @@ def gan(
     channels: Annotated[str, typer.Option("--channels", help="Feature maps of the generator, coarse to fine.")] = (
         "128,64,24"
     ),
+    mapping: Annotated[int, typer.Option("--mapping", min=0, help="Layers of a network that opens w and w+.")] = 0,
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images per update.")] = 64,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = options.Precision.fp32,
@@ -69,7 +70,7 @@ def gan(
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
     folder = fit_gan(
         real.train,
-        GanRecipe(z_dim=z_dim, channels=levels, batch_size=batch_size),
+        GanRecipe(z_dim=z_dim, channels=levels, mapping=mapping, batch_size=batch_size),
         out=out,
         steps=steps,
         minutes=minutes,

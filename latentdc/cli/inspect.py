@@ -141,7 +141,7 @@ def _decoder(path: str, per_class: int) -> tuple[dict[str, Any], list[str], Any]
         f"weights      {num_weights:,} ({4 * num_weights:,} bytes in fp32)",
         *(f"{name:<12} {value}" for name, value in known.items()),
     ]
-    num_classes = int(card.get("num_classes", 1))
+    num_classes = int(card.get("num_classes") or 1)
     owner = torch.arange(num_classes).repeat_interleave(per_class)
     with torch.no_grad():
         x = decoder(decoder.prior(owner, stream(0, "inspect")), owner).clamp(0, 1)

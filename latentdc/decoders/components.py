@@ -13,6 +13,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from latentdc.errors import BundleError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+UNREAD = (".py", ".png")
+"""Suffixes of files that loading never reads: a download may leave them out."""
 _BLOCK = 1 << 20
 
 
@@ -26,7 +28,7 @@ def sha256_of(path: Path) -> str:
 
 
 def check_files(folder: Path, wanted: object) -> None:
-    """Compare files with their recorded sha256.
+    """Compare files with their recorded sha256; one that loading never reads (code, pictures) may be absent.
 
     Args:
         folder: where the files lie.
@@ -40,12 +42,15 @@ def check_files(folder: Path, wanted: object) -> None:
             f"{folder}: its list of files is damaged or was edited: a sha256 for each file name is needed, it has "
             f"{str(wanted)[:80]}. Copy or download the folder again."
         )
-    root = folder.resolve()
+    root = folder.absolute()
     for name, expected in wanted.items():
         path = folder / name
-        if not path.resolve().is_relative_to(root):
+        # By name: a download cache links to files that lie elsewhere, and their content is compared anyway.
+        if not root.joinpath(name).is_relative_to(root) or ".." in Path(name).parts:
             raise BundleError(f"{folder}: lists {name}, which lies outside the folder; it was tampered with.")
         if not path.is_file():
+            if path.suffix in UNREAD and not path.is_symlink():
+                continue
             raise BundleError(f"{folder}: {name} is missing; copy or download the folder again, all files of it.")
         if (found := sha256_of(path)) != expected:
             raise BundleError(
@@ -77,7 +82,7 @@ def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
     Raises:
         BundleError: the configuration does not fit the class, or weights are missing, unexpected or of a wrong shape.
     """
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / WEIGHTS).is_file() and not (folder / f"{WEIGHTS}.index.json").is_file():  # or in several files
         raise BundleError(f"{folder}: {WEIGHTS} is missing; latentdc reads safetensors only, never pickled weights.")
     try:
         loaded: Any = kind.from_pretrained(

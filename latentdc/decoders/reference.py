@@ -10,6 +10,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from latentdc.decoders import DECODERS
 from latentdc.decoders.components import check_files, load_component, read_json, sha256_of
+from latentdc.decoders.diffusers_folder import INDEX, is_diffusers_folder, load_diffusers_folder
 from latentdc.errors import InputError, unknown
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.resources import shipped
@@ -35,11 +36,16 @@ def seal(folder: str | Path, card: dict[str, Any]) -> None:
     (root / CARD).write_text(json.dumps({**card, "sha256": files}, indent=2) + "\n", encoding="utf-8")
 
 
-def load_decoder(path_or_name: str | Path) -> ModelMixin:
+def load_decoder(path_or_name: str | Path, spec: DataSpec | None = None) -> ModelMixin:
     """The decoder of a checkpoint folder, or of a shipped checkpoint's name, frozen and in eval mode.
 
-    The folder holds ``config.json`` and safetensors, as ``save_pretrained`` writes them. Where it has a ``card.json``,
-    the sha256 of every file the card lists is checked first. No code from the folder runs.
+    The folder holds ``config.json`` and safetensors, as ``save_pretrained`` writes them: a decoder's, or an autoencoder
+    or a pipeline of diffusers. Where it has a ``card.json``, the sha256 of every file the card lists is checked first.
+    No code from the folder runs.
+
+    Args:
+        path_or_name: the folder, or the name of a shipped checkpoint.
+        spec: the data to decode, for models of diffusers, which make images of many sizes.
 
     Raises:
         InputError: neither a folder nor a shipped name, or a class that latentdc does not know.
@@ -47,6 +53,8 @@ def load_decoder(path_or_name: str | Path) -> ModelMixin:
     """
     folder = _folder(path_or_name)
     check_files(folder, read_card(folder).get("sha256", {}))
+    if is_diffusers_folder(folder):
+        return load_diffusers_folder(folder, spec)
     name = str(read_json(folder / "config.json").get("_class_name"))
     classes = {kind.__name__: kind for kind in DECODERS.values()}
     if name not in classes:
@@ -60,14 +68,14 @@ def load_decoder(path_or_name: str | Path) -> ModelMixin:
 
 def _folder(path_or_name: str | Path) -> Path:
     folder = Path(path_or_name)
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() or (folder / INDEX).is_file():
         return folder
     known = shipped("checkpoints")
     if str(path_or_name) in known:
         return known[str(path_or_name)]
     if folder.is_dir():
         raise InputError(
-            f"{folder}: has no config.json; give a folder that `latentdc fit gan` wrote, or a shipped name."
+            f"{folder}: has no config.json; give one that `latentdc fit gan` or diffusers wrote, or a shipped name."
         )
     raise InputError(
         f"{unknown('decoder', str(path_or_name), {*known, 'pixels'})} A folder with config.json and safetensors will "
@@ -98,7 +106,8 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
     """The decoder a user asked for, checked against the data.
 
     Args:
-        decoder: ``"pixels"``, a shipped checkpoint's name, a checkpoint folder, or None for the shipped one that fits.
+        decoder: ``"pixels"``, a shipped checkpoint's name, a checkpoint folder, an autoencoder's or pipeline's folder
+            of diffusers, or None for the shipped one that fits.
         spec: the data to decode.
 
     Raises:
@@ -118,8 +127,8 @@ def resolve_decoder(decoder: str | Path | None, spec: DataSpec) -> ModelMixin:
             f'no shipped decoder fits the data "{spec.name}" with images {_text(spec.image_shape)} and '
             f"{spec.num_classes} classes (shipped: {', '.join(shipped('checkpoints')) or 'none'}). {ways}"
         )
-    module = load_decoder(reference)
-    classes = module.config.get("num_classes", spec.num_classes)
+    module = load_decoder(reference, spec)
+    classes = module.config.get("num_classes") or spec.num_classes  # None or 0: without classes it fits any number
     if tuple(module.image_shape) != tuple(spec.image_shape) or classes != spec.num_classes:
         raise InputError(
             f'decoder "{reference}" makes images {_text(module.image_shape)} of {classes} classes, the data '

@@ -82,7 +82,7 @@ def real_medoids(real: ClassStore, counts: Sequence[int], seed: int, *, width: i
 
 def undistilled(bundle: Bundle, seed: int) -> ImageSet:
     """As many latents as the bundle stores, drawn from its decoder's prior, quantised and decoded in the same way."""
-    latents = bundle.decoder.prior(bundle.bank.owner, stream(seed, "undistilled"))
+    latents = bundle.decoder.prior(bundle.bank.owner[bundle.bank.rows()], stream(seed, "undistilled"))
     bank = LatentBank.of(latents, bundle.bank.counts).quantise(bundle.bank.storage)
     return exported(decode(bundle.decoder, bank, formation=bundle.formation))
 

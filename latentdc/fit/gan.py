@@ -52,6 +52,8 @@ class GanRecipe:
     channels: tuple[int, ...] = (128, 64, 24)
     """Feature maps of the generator from coarse to fine; each level after the first doubles height and width."""
     embed_dim: int = 16
+    mapping: int = 0
+    """Layers of the mapping network z → w, which opens the spaces w and w+; 0 for none."""
     critic_channels: tuple[int, ...] = (48, 96)
     """Feature maps of the critic from fine to coarse; each level halves height and width."""
     batch_size: int = 64
@@ -76,10 +78,10 @@ class GanRecipe:
                 f"{self.channels}, critic_channels = {self.critic_channels}: give z_dim >= 1, batch_size >= 2, "
                 "rates above 0 and at least one level of channels"
             )
-        if min(*self.channels, *self.critic_channels, self.embed_dim) < 1:
+        if min(*self.channels, *self.critic_channels, self.embed_dim, self.mapping + 1) < 1:
             raise RecipeError(
-                f"channels = {self.channels}, critic_channels = {self.critic_channels}, embed_dim = {self.embed_dim}: "
-                "give numbers of at least 1"
+                f"channels = {self.channels}, critic_channels = {self.critic_channels}, embed_dim = {self.embed_dim}, "
+                f"mapping = {self.mapping}: give numbers of at least 1, and a mapping of at least 0 layers"
             )
         if not (0 <= self.constant < 1 and 0 <= self.average < 1 and 0 < self.holdout < 1):
             raise RecipeError(
@@ -129,7 +131,8 @@ class GanGame:
         shape, classes = store.spec.image_shape, store.spec.num_classes
         recipe.check(shape)
         with global_seed(seed, "gan-init"):
-            self.generator = GanDecoder(shape, classes, recipe.z_dim, recipe.channels, recipe.embed_dim).to(device)
+            sizes = (recipe.z_dim, recipe.channels, recipe.embed_dim)
+            self.generator = GanDecoder(shape, classes, *sizes, mapping=recipe.mapping).to(device)
             self.critic = ProjectionCritic(shape, classes, recipe.critic_channels).to(device)
             self.encoder = Encoder(shape, classes, recipe.z_dim).to(device)
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
@@ -224,6 +227,10 @@ class GanGame:
         owner = torch.arange(size, device=self.device) % self.store.spec.num_classes
         for number in range(batches):
             decoder(decoder.prior(owner, stream(self.seed, "gan-calibrate", number)), owner)
+        if decoder.mapper is not None:
+            labels = torch.arange(self.store.spec.num_classes, device=self.device)
+            means = decoder.in_space("w").class_mean(labels, stream(self.seed, "gan-means"))["w"]
+            decoder.mapper.get_buffer("means").copy_(means)
         return decoder.eval()
 
     def tensors(self) -> dict[str, Tensor]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
+from latentdc.initialise.inversion import Inversion
+from latentdc.initialise.latent_space import Centroids, LatentMedoids, Mixture
 from latentdc.initialise.medoids import medoids
+from latentdc.initialise.request import Request, Start, chosen, encoded, encoder_of, random_images
 from latentdc.networks import Network
 from latentdc.networks.infer import embed
 from latentdc.portable.bank import LatentBank
@@ -19,24 +22,8 @@ from latentdc.seeding import stream
 from latentdc.types import Batch, Decoder, Formation, Latents
 
 
-@dataclass(frozen=True)
-class _Request:
-    """Everything a start may look at."""
-
-    decoder: Decoder
-    counts: tuple[int, ...]
-    seed: int
-    store: ClassStore | None
-    net: Network | None
-    formation: Formation | None
-
-    @property
-    def images_per_row(self) -> int:
-        return 1 if self.formation is None else self.formation.expands
-
-
 def initialise(
-    kind: str,
+    kind: str | Start,
     decoder: Decoder,
     counts: Sequence[int],
     *,
@@ -44,86 +31,184 @@ def initialise(
     store: ClassStore | None = None,
     net: Network | None = None,
     formation: Formation | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
 ) -> LatentBank:
-    """A learnable bank with ``counts[c]`` rows of each class c.
+    """A learnable bank with ``counts[c]`` rows of each class c, on the CPU.
 
     Args:
-        kind: ``prior`` (draws from the decoder's prior), ``real`` (random real images, encoded), or ``medoids`` (real
-            images nearest the centres of k-means in the features of ``net``, encoded).
-        decoder: whose latents; ``real`` and ``medoids`` need its ``encode``.
+        kind: a name of ``STARTS`` (with its default options), or a start such as ``Inversion(steps=500)``.
+        decoder: whose latents; most starts that look at real images need its ``encode``.
         counts: rows of each class.
         seed: of the draws.
-        store: the real images, for ``real`` and ``medoids``.
-        net: the feature space of ``medoids``.
+        store: the real images, for all starts but ``prior`` and ``class-mean``.
+        net: the feature space of ``medoids`` and ``inversion``.
         formation: if it packs several images into one row, a row starts from that many real images.
+        device: where to encode and invert.
+        progress: show a bar on standard error where it takes long.
 
     Raises:
         InputError: an unknown kind, something the kind needs is missing, or a class has too few images.
     """
-    if kind not in STARTS:
-        raise InputError(f"init = {unknown('start', kind, STARTS)}")
-    if len(counts) < 1 or min(counts) < 0 or sum(counts) < 1:
-        raise InputError(f"counts = {list(counts)}: give the number of rows of each class, at least one in all.")
-    request = _Request(decoder, tuple(int(c) for c in counts), seed, store, net, formation)
-    bank: LatentBank = LatentBank.of(STARTS[kind](request), request.counts)
+    start, request = _asked(kind, decoder, counts, seed, store, net, formation, device, progress)
+    latents = {name: value.cpu() for name, value in start(request).items()}
+    bank: LatentBank = LatentBank.of(latents, request.counts)
     return bank
 
 
-def _prior(request: _Request) -> Latents:
-    parts = [
-        request.decoder.prior(torch.full((num,), cls), stream(request.seed, "init-prior", index=cls))
-        for cls, num in enumerate(request.counts)
-        if num
-    ]
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+def start_images(
+    kind: str | Start,
+    decoder: Decoder,
+    counts: Sequence[int],
+    *,
+    seed: int,
+    store: ClassStore | None = None,
+    net: Network | None = None,
+    formation: Formation | None = None,
+) -> Batch | None:
+    """The real images that ``initialise`` with the same arguments starts each row from, or None where there are none.
+
+    Raises:
+        InputError: as ``initialise``.
+    """
+    start, request = _asked(kind, decoder, counts, seed, store, net, formation, "cpu", False)
+    images: Callable[[Request], Batch] | None = getattr(start, "images", None)
+    return None if images is None else images(request)
 
 
-def _real(request: _Request) -> Latents:
-    def pick(store: ClassStore, cls: int, num: int) -> Tensor:
-        return store.pick(cls, num, stream(request.seed, "init-real", index=cls))
-
-    return _encoded(request, "real", pick)
-
-
-def _medoids(request: _Request) -> Latents:
-    net = request.net
-    if net is None:
-        raise InputError('init = "medoids" needs a network whose features it clusters: give net.')
-
-    def pick(store: ClassStore, cls: int, num: int) -> Tensor:
-        points = embed(net, store.of_class(cls))
-        if num > len(points):
-            raise InputError(f"{num} medoids of a class with {len(points)} images: ask for at most {len(points)}.")
-        return store.offsets[cls] + medoids(points, num, stream(request.seed, "init-medoids", index=cls))
-
-    return _encoded(request, "medoids", pick)
+def _asked(kind: str | Start, decoder: Decoder, counts: Sequence[int], *rest: Any) -> tuple[Start, Request]:
+    """The start and its request, decoder and network on the device."""
+    if isinstance(kind, str) and kind not in STARTS:
+        raise InputError(f"init = {unknown('start', kind, STARTS)}")
+    if len(counts) < 1 or min(counts) < 0 or sum(counts) < 1:
+        raise InputError(f"counts = {list(counts)}: give the number of rows of each class, at least one in all.")
+    start: Start = STARTS[kind]() if isinstance(kind, str) else kind
+    seed, store, net, formation, device, progress = rest
+    for module in (decoder, net, formation):
+        if isinstance(module, nn.Module):
+            module.to(device)
+    if net is not None:
+        net.eval()
+    sizes = tuple(int(c) for c in counts)
+    return start, Request(decoder, sizes, seed, store, net, formation, device, progress)
 
 
-def _encoded(request: _Request, kind: str, pick: Callable[[ClassStore, int, int], Tensor]) -> Latents:
-    """Latents of the real images that ``pick(store, class, number)`` chooses."""
-    encode: Callable[..., Latents] | None = getattr(request.decoder, "encode", None)
-    if encode is None:
-        raise InputError(
-            f'init = "{kind}" encodes real images and {type(request.decoder).__name__} has no encoder: use init = '
-            '"prior", or a decoder that encodes, such as pixels.'
-        )
-    if request.store is None:
-        raise InputError(f'init = "{kind}" needs real images: give the data, or use init = "prior".')
-    asked = [(cls, num * request.images_per_row) for cls, num in enumerate(request.counts) if num]
-    chosen = request.store.batch(torch.cat([pick(request.store, cls, num) for cls, num in asked]))
-    packed = _packed(chosen, request.formation)
-    with torch.no_grad():
-        return encode(packed.x, packed.owner)
+@dataclass(frozen=True)
+class Prior:
+    """Draws from the decoder's prior."""
+
+    def __call__(self, request: Request) -> Latents:
+        """Latents ``(s, *shape)``."""
+        parts = [
+            request.decoder.prior(torch.full((num,), cls), stream(request.seed, "init-prior", index=cls))
+            for cls, num in enumerate(request.counts)
+            if num
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _packed(batch: Batch, formation: Formation | None) -> Batch:
-    """As many real images in each row as the formation will take out of it."""
-    if formation is None:
-        return batch
-    pack: Callable[[Tensor], Tensor] | None = getattr(formation, "pack", None)
-    if pack is None:
-        raise InputError(f'{type(formation).__name__} cannot pack images into a row (no "pack"): use init = "prior".')
-    return batch._replace(x=pack(batch.x), y=batch.y[:: formation.expands], owner=batch.owner[:: formation.expands])
+@dataclass(frozen=True)
+class Real:
+    """Random real images, encoded."""
+
+    def images(self, request: Request) -> Batch:
+        """The real images, packed."""
+        return chosen(request, "real", random_images("real", request.seed))
+
+    def __call__(self, request: Request) -> Latents:
+        """Latents ``(s, *shape)``."""
+        encoder_of(request, "real")
+        batch = self.images(request)
+        return encoded(request, "real", batch.x, batch.owner)
 
 
-STARTS: dict[str, Callable[[Any], Latents]] = {"prior": _prior, "real": _real, "medoids": _medoids}
+@dataclass(frozen=True)
+class Medoids:
+    """Real images nearest the centres of k-means in the features of a network, encoded."""
+
+    def images(self, request: Request) -> Batch:
+        """The real images, packed."""
+        net = request.net
+        if net is None:
+            raise InputError('init = "medoids" needs a network whose features it clusters: give net.')
+
+        def pick(store: ClassStore, cls: int, num: int) -> Tensor:
+            points = embed(net, store.of_class(cls))
+            if num > len(points):
+                raise InputError(f"{num} medoids of a class with {len(points)} images: ask for at most {len(points)}.")
+            return store.offsets[cls] + medoids(points, num, stream(request.seed, "init-medoids", index=cls))
+
+        return chosen(request, "medoids", pick)
+
+    def __call__(self, request: Request) -> Latents:
+        """Latents ``(s, *shape)``."""
+        encoder_of(request, "medoids")
+        batch = self.images(request)
+        return encoded(request, "medoids", batch.x, batch.owner)
+
+
+@dataclass(frozen=True)
+class ClassMean:
+    """The mean latent of each class, for decoders with a mapped latent space such as a GAN's w.
+
+    Row 0 of a class is the mean w̄_c; row j is w̄_c + ψ (w_j − w̄_c) with w_j from the prior, since equal rows would get
+    equal gradients and stay equal.
+
+    Args:
+        num: prior draws that the decoder averages.
+        truncation: ψ in (0, 1].
+
+    Raises:
+        InputError: a value out of range; when called, a decoder without ``class_mean(owner, rng, num)``.
+
+    *Reference:* Cazenavette et al. 2023, arXiv 2305.01649, §3.3; Karras et al. 2019, arXiv 1812.04948, §B (truncation).
+    """
+
+    cite: ClassVar[tuple[str, ...]] = ("cazenavette2023glad",)
+    num: int = 1000
+    truncation: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or not 0 < self.truncation <= 1:
+            raise InputError(f"num = {self.num}, truncation = {self.truncation}: give num ≥ 1, 0 < truncation ≤ 1.")
+
+    def __call__(self, request: Request) -> Latents:
+        """Latents ``(s, *shape)``."""
+        mean_of: Callable[..., Latents] | None = getattr(request.decoder, "class_mean", None)
+        if mean_of is None:
+            raise InputError(
+                f'init = "class-mean" asks the decoder for the mean latent of a class, and '
+                f'{type(request.decoder).__name__} has no "class_mean": use init = "prior", or the w space of a '
+                "generator with a mapping network."
+            )
+        drawn = Prior()(request)
+        found: dict[str, list[Tensor]] = {name: [] for name in drawn}
+        row = 0
+        for cls, num in enumerate(request.counts):
+            if not num:
+                continue
+            rng = stream(request.seed, "init-class-mean", index=cls)
+            try:
+                with torch.no_grad():
+                    means = mean_of(torch.tensor([cls]), rng, self.num)
+            except ValueError as error:  # Of a portable class, which cannot know our errors.
+                raise InputError(f'init = "class-mean": {error}') from error
+            for name, values in drawn.items():
+                mean = means[name].to(values.device)
+                rows = mean + self.truncation * (values[row : row + num] - mean)
+                rows[0] = mean[0]
+                found[name].append(rows)
+            row += num
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+STARTS: dict[str, type[Any]] = {
+    "prior": Prior,
+    "real": Real,
+    "medoids": Medoids,
+    "centroids": Centroids,
+    "latent-medoids": LatentMedoids,
+    "mixture": Mixture,
+    "class-mean": ClassMean,
+    "inversion": Inversion,
+}

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from latentdc.atomic import destination
-from latentdc.bundle import check_savable
+from latentdc.bundle import check_savable, reference
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
+from latentdc.decoders import BASES
 from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
-from latentdc.pipelines.hub import fetch
+from latentdc.hub import fetch, repository_of
 from latentdc.pipelines.run import CondensationOutput, Run
 from latentdc.recipe import Built, as_sketched, build, dry_run, load_recipe
 from latentdc.resources import shipped
@@ -39,6 +40,7 @@ class CondensationPipeline:
         device: where to compute; None for the best there is (see ``latentdc.devices.device_of``).
         precision: ``"fp32"`` or ``"bf16"``; None for the recipe's.
         decoder_public: public name of the decoder, where it can be had without the bundle.
+        decoder_reference: the same for machines: repo_id, revision, subfolder and sha256 on the Hub.
 
     Raises:
         InputError: no such device.
@@ -51,8 +53,10 @@ class CondensationPipeline:
         device: str | torch.device | None = None,
         precision: str | None = None,
         decoder_public: str | None = None,
+        decoder_reference: Mapping[str, str] | None = None,
     ) -> None:
         self.decoder, self.precision, self.decoder_public = decoder, precision, decoder_public
+        self.decoder_reference = decoder_reference
         self._device = device_of(device)
         self._progress = True
 
@@ -71,8 +75,8 @@ class CondensationPipeline:
         """A pipeline around a decoder.
 
         Args:
-            pretrained_model_name_or_path: ``"pixels"``, a shipped checkpoint, a folder, ``owner/name`` on the Hub, or
-                None for the decoder that the recipe names.
+            pretrained_model_name_or_path: ``"pixels"``, a shipped checkpoint, a folder, ``owner/name`` or
+                ``owner/name@revision`` on the Hub, or None for the decoder that the recipe names.
             dtype: ``torch.float32`` or ``torch.bfloat16`` for the arithmetic of the run.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
@@ -87,7 +91,7 @@ class CondensationPipeline:
             raise InputError(f"dtype = {dtype}: condense in torch.float32 or torch.bfloat16.")
         precision = None if dtype is None else _PRECISIONS[dtype]
         name = pretrained_model_name_or_path
-        known = {"pixels", *shipped("checkpoints")}
+        known = {"pixels", *BASES, *shipped("checkpoints")}
         if name is None or str(name) in known or Path(name).is_dir():
             return cls(name, precision=precision)
         if "/" not in str(name):
@@ -101,7 +105,9 @@ class CondensationPipeline:
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        return cls(folder, precision=precision, decoder_public=f"{name}@{folder.name}")
+        repo_id = repository_of(str(name), revision).repo_id
+        public, pinned = f"{repo_id}@{folder.name}", reference(repo_id, folder)
+        return cls(folder, precision=precision, decoder_public=public, decoder_reference=pinned)
 
     @property
     def device(self) -> torch.device:
@@ -193,6 +199,7 @@ class CondensationPipeline:
         overrides: Mapping[str, Any] | None = None,
         resume: bool = True,
         checkpoint_seconds: float = 60.0,
+        copy_decoder: bool = True,
         on_step: Sequence[Callable[[Step], None]] = (),
     ) -> CondensationOutput:
         """Condense, and write the bundle with its picture to ``out``; the run's own state lies in ``<out>.run``.
@@ -211,6 +218,8 @@ class CondensationPipeline:
             overrides: changes to the recipe by dotted key.
             resume: go on from a checkpoint that an interrupted run with the same arguments left; False starts over.
             checkpoint_seconds: at most this much is lost when the run is killed.
+            copy_decoder: False for a bundle that names the decoder on the Hub, with its commit and checksum, instead of
+                carrying it.
             on_step: called after each step.
 
         Raises:
@@ -220,9 +229,15 @@ class CondensationPipeline:
             KeyboardInterrupt: raised again after the checkpoint is written.
         """
         out = destination(out)
+        if not copy_decoder and self.decoder_reference is None:
+            raise InputError(
+                "copy_decoder = False: the bundle would have no decoder, since this one is not from the Hub. Load it "
+                'by owner/name with CondensationPipeline.from_pretrained("owner/name"), or let the bundle carry it.'
+            )
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
         real_side = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=real_side, settings=settings, overrides=changes)
-        run = Run(built, store, out, self.device, self.decoder_public, self._progress)
+        named = None if copy_decoder else self.decoder_reference
+        run = Run(built, store, out, self.device, self.decoder_public, self._progress, named)
         return run(real_side, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)

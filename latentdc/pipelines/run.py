@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.utils.outputs import BaseOutput
-from torch import nn
+from torch import Tensor, nn
 
 from latentdc.bundle import PICTURE, Bundle, check_savable, load_bundle, save_bundle
 from latentdc.checkpoint import Checkpoints, digest
@@ -18,14 +18,15 @@ from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, is_main_process
 from latentdc.evaluate.sets import exported
-from latentdc.initialise import order_rows
+from latentdc.initialise import order_rows, start_report
 from latentdc.latents import decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, to_toml
+from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
+from latentdc.types import Batch
 
 _OF_SKETCH = ("source.", "objective.", "augment.", "seed", "precision", "data.")
 """What decides a sketch; two runs that agree in these share one."""
@@ -56,6 +57,7 @@ class Run:
         device: where to compute.
         decoder_public: public name of the decoder, or None.
         progress: show bars on standard error.
+        decoder_reference: where the decoder is, for a bundle that does not carry it; None for one that does.
     """
 
     built: Built
@@ -64,6 +66,7 @@ class Run:
     device: torch.device
     decoder_public: str | None = None
     progress: bool = True
+    decoder_reference: Mapping[str, str] | None = None
 
     def __call__(
         self,
@@ -76,7 +79,8 @@ class Run:
         """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
         built, recipe = self.built, self.built.recipe
         # What would stop the writing at the end is better known before the first step.
-        check_savable(self.out, decoder=built.decoder, formation=built.formation)
+        carried = self.decoder_reference is None
+        check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
             source = self._source(given)
@@ -85,9 +89,12 @@ class Run:
             for file in (*state.files(), state.log_path):
                 file.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
+        began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
+        torch.nn.Module.to(began, self.device)
+        started = self._start_images(began) if accelerator.is_main_process else None
         bank = condense(
             built.decoder,
-            make_bank(built, self.store),
+            began,
             built.objective,
             source,
             steps=recipe.steps,
@@ -104,7 +111,8 @@ class Run:
             progress=self.progress,
         )
         if accelerator.is_main_process:
-            self._write(self._ordered(bank, source), source, state)
+            start = self._start_report(started, bank)
+            self._write(self._ordered(bank, source), source, start, state)
         accelerator.wait_for_everyone()
         loss = state.last_record().get("loss", math.nan)
         return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, loss)
@@ -127,6 +135,18 @@ class Run:
             progress=self.progress and is_main_process(),
         )
 
+    def _start_images(self, bank: LatentBank) -> tuple[Batch, Tensor] | None:
+        """The real images that the rows start from and what the rows decode to; before anything is learned."""
+        real = start_batch(self.built, self.store)
+        return None if real is None else (real, decode(self.built.decoder, bank).x.cpu())
+
+    def _start_report(self, started: tuple[Batch, Tensor] | None, bank: LatentBank) -> dict[str, Any]:
+        """Reconstruction error of the start; real | start | condensed as ``<out>.run/start.png``, the rows in order."""
+        if started is None:
+            return {}
+        ended = decode(self.built.decoder, bank).x.cpu()
+        return start_report(self.folder / "start.png", *started, ended, self.built.spec.class_names)
+
     def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
         """Rows of each class so ordered that prefixes are usable, in the storage asked for, on the CPU."""
         built = self.built
@@ -137,7 +157,7 @@ class Run:
                 module.to("cpu")
         return ordered.quantise(built.recipe.storage)
 
-    def _write(self, bank: LatentBank, source: Source, state: Checkpoints) -> None:
+    def _write(self, bank: LatentBank, source: Source, start: Mapping[str, Any], state: Checkpoints) -> None:
         built, recipe, spec = self.built, self.built.recipe, self.built.spec
         decoder: Any = built.decoder  # A module that also keeps the Decoder protocol.
         formation: Any = built.formation
@@ -153,6 +173,7 @@ class Run:
             "num_real_images": len(self.store),
             "seed": recipe.seed,
             "steps": recipe.steps,
+            "start": {"kind": recipe.init.kind, **start},
             # Of the whole run, however often it was interrupted; taking the sketch not included.
             "loss": last.get("loss"),
             "seconds": last.get("seconds"),
@@ -170,6 +191,7 @@ class Run:
             provenance=provenance,
             hints={"augment": recipe.augment.kind},
             decoder_public=self.decoder_public,
+            decoder_reference=self.decoder_reference,
             raw_set_bytes=self.store.images.numel() + len(self.store),
             picture=picture,
         )

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from latentdc.bundle import PICTURE, Bundle, load_bundle, recovered, save_bundle
 from latentdc.errors import InputError
+from latentdc.hub import fetch, upload
 from latentdc.pipelines import export
-from latentdc.pipelines.hub import fetch, upload
 from latentdc.portable.pipeline import OUTPUT_TYPES, DatasetSynthesisBundle, DatasetSynthesisOutput
 from latentdc.portable.pipeline import export as as_type
 
@@ -50,7 +50,8 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         """Load a bundle from a folder, or from a repository on the Hub.
 
         Args:
-            pretrained_model_name_or_path: a bundle folder, or ``owner/name`` on the Hub.
+            pretrained_model_name_or_path: a bundle folder, or ``owner/name`` or
+                ``owner/name@revision`` on the Hub.
             dtype: floating type of the decoder; latents are kept as stored.
             component_classes: classes of a decoder or formation that latentdc does not have.
             revision: branch, tag or commit on the Hub.
@@ -107,6 +108,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             hints=was.hints,
             report=was.report,
             decoder_public=was.decoder_public,
+            decoder_reference=was.decoder_reference,
             raw_set_bytes=was.raw_set_bytes,
             picture=picture if picture is not None and picture.is_file() else None,
         )

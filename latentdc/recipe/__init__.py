@@ -1,8 +1,9 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, as_sketched, build, identity, make_bank, make_source
+from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.estimate import dry_run
+from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
 from latentdc.recipe.toml import load_recipe, parse_recipe, parse_setting, to_toml
 
@@ -24,5 +25,6 @@ __all__ = [
     "parse_recipe",
     "parse_setting",
     "references",
+    "start_batch",
     "to_toml",
 ]

@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
+from latentdc.bundle import shared_bytes
 from latentdc.data.augment import Augment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.decoders.reference import default_decoder, resolve_decoder
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import InputError, RecipeError
-from latentdc.initialise import initialise
-from latentdc.networks import FixedPool, FreshPool
+from latentdc.initialise import initialise, start_images
+from latentdc.networks import FixedPool, FreshPool, Network
 from latentdc.networks import build as build_network
 from latentdc.networks.pool import fingerprint
 from latentdc.objectives import Objective
 from latentdc.portable.bank import LatentBank
+from latentdc.recipe.decoder import with_decoder
 from latentdc.recipe.parts import make_part, part_class
+from latentdc.recipe.sketched import as_asked, near
 from latentdc.recipe.spec import Part, Recipe
 from latentdc.representations import Representation
-from latentdc.resources import shipped
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
-from latentdc.types import DataSpec, Decoder, Formation
+from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
 A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
+_ADAPT_IMAGES = 500
+"""Real images of each class that a decoder stored with the set is adapted to, at most."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,12 @@ class Built:
     @property
     def decoder_name(self) -> str:
         """The decoder as another machine knows it: a public or shipped name, or a folder's name and the sha256."""
-        return self.recipe.decoder
+        return self.recipe.decoder if isinstance(self.recipe.decoder, str) else self.recipe.decoder.kind
+
+    @property
+    def shared_per_class(self) -> float:
+        """A class's share of what formation and decoder add to the set, in bytes."""
+        return shared_bytes(self.decoder, self.formation) / self.spec.num_classes
 
 
 def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, decoder_name: str | None = None) -> Built:
@@ -74,11 +82,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
         BundleError: the decoder's checkpoint is damaged.
     """
     part_class("objective.kind", Part(recipe.objective.kind))
-    if decoder is None:
-        decoder = cast(Decoder, resolve_decoder(None if recipe.decoder == "default" else recipe.decoder, spec))
-        decoder_name = decoder_name or _decoder_name(recipe.decoder, decoder, spec)
-    recipe = replace(recipe, decoder=decoder_name or _with_weights(type(decoder).__name__, decoder))
-    formation = None if recipe.formation is None else make_part("formation", recipe.formation)
+    decoder, recipe = with_decoder(recipe, spec, decoder, decoder_name)
+    formation = None if recipe.formation is None else make_part("formation", recipe.formation, spec=spec)
     if formation is not None:
         _check_formation(formation, spec)
     augment: Augment = make_part("augment", recipe.augment).for_data(spec)
@@ -90,37 +95,9 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
             'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '
             '"minibatches".'
         )
-    rows = recipe.rows_per_class(decoder.latent_shapes)
+    rows = recipe.rows_per_class(decoder.latent_shapes, shared_bytes(decoder, formation) / spec.num_classes)
     objective = make_part("objective.kind", Part(recipe.objective.kind), see, by)
     return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
-
-
-def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Recipe:
-    """The recipe with the real side of a sketch that was given: what is recorded is what happens.
-
-    Args:
-        recipe: the recipe.
-        taken: the sketch.
-        asked: keys that were asked for by name; what the recipe's file alone says of a source gives way silently.
-
-    Raises:
-        InputError: a source was asked for that is not the sketch's.
-    """
-    manifest = taken.manifest
-    source = replace(
-        recipe.source,
-        kind="sketch",
-        num_pairs=manifest.num_pairs,
-        images_per_pair=manifest.images_per_pair,
-        arch=manifest.pool["arch"],
-        width=manifest.pool["width"],
-    )
-    names = [name.removeprefix("source.") for name in sorted(asked) if name.startswith("source.")]
-    pairs = {name: (getattr(recipe.source, name), getattr(source, name)) for name in names}
-    wrong = [f"source.{name} = {mine}, the sketch's is {its}" for name, (mine, its) in pairs.items() if mine != its]
-    if wrong:
-        raise InputError(f"{'; '.join(wrong)}. Leave it out, or take another sketch with `latentdc sketch`.")
-    return replace(recipe, source=source)
 
 
 def make_source(
@@ -156,7 +133,7 @@ def make_source(
         sampler = UniformSampler(store, wanted.num_per_class)
         return Minibatches(store, sampler, pool, built.augment, seed=recipe.seed)
     if out is not None and Path(out).exists():
-        return _as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
+        return as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
     return sketch(
         store,
         FixedPool(wanted.arch, spec, recipe.seed, wanted.num_pairs, wanted.width),
@@ -176,28 +153,58 @@ def make_source(
     )
 
 
-def make_bank(built: Built, store: ClassStore | None = None) -> LatentBank:
+def make_bank(
+    built: Built, store: ClassStore | None = None, *, device: torch.device | str = "cpu", progress: bool = False
+) -> LatentBank:
     """The latents a run starts from.
+
+    Args:
+        built: the parts.
+        store: the real images.
+        device: where to encode and invert.
+        progress: show a bar where it takes long.
 
     Raises:
         InputError: the start needs real images or an encoder that is not there.
     """
-    recipe = built.recipe
-    net = build_network(recipe.source.arch, built.spec, seed=recipe.seed, width=recipe.source.width, purpose="init")
+    adapt: Callable[[torch.Tensor, torch.Tensor], None] | None = getattr(built.decoder, "adapt", None)
+    if adapt is not None and store is not None:
+        some = store.limit(min(_ADAPT_IMAGES, *store.counts))
+        adapt(some.images.cpu().float() / 255, some.labels.cpu())
     return initialise(
-        recipe.init,
+        make_part("init", built.recipe.init),
         built.decoder,
         built.counts,
-        seed=recipe.seed,
+        seed=built.recipe.seed,
         store=store,
-        net=net if recipe.init == "medoids" else None,
+        net=_start_network(built),
+        formation=built.formation,
+        device=device,
+        progress=progress,
+    )
+
+
+def start_batch(built: Built, store: ClassStore) -> Batch | None:
+    """The real images that the rows of ``make_bank`` start from, or None where there are none."""
+    return start_images(
+        make_part("init", built.recipe.init),
+        built.decoder,
+        built.counts,
+        seed=built.recipe.seed,
+        store=store,
+        net=_start_network(built),
         formation=built.formation,
     )
 
 
+def _start_network(built: Built) -> Network:
+    wanted = built.recipe.source
+    return build_network(wanted.arch, built.spec, seed=built.recipe.seed, width=wanted.width, purpose="init")
+
+
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, the decoder's weights."""
-    flat = {name: value for name, value in built.recipe.flat().items() if name not in _FREE}
+    flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
         flat["source.sketch"] = source.manifest.digest()
@@ -212,23 +219,6 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     }
 
 
-def _decoder_name(reference: str, decoder: Decoder, spec: DataSpec) -> str:
-    """The name of a decoder that was found under a reference; never a path, which means nothing elsewhere."""
-    if reference == "pixels":
-        return reference
-    folder = default_decoder(spec) if reference == "default" else Path(reference)
-    if folder is None or not (folder / "config.json").is_file():
-        return reference
-    known = {path.resolve(): name for name, path in shipped("checkpoints").items()}
-    name = known.get(folder.resolve())
-    return name or _with_weights(folder.resolve().name, decoder)
-
-
-def _with_weights(name: str, decoder: Decoder) -> str:
-    """A name that somebody else may have given to something else, with the sha256 of the weights."""
-    return f"{name}@sha256:{fingerprint(decoder)}" if isinstance(decoder, nn.Module) else name
-
-
 def _check_formation(formation: Formation, spec: DataSpec) -> None:
     try:
         formation(torch.zeros(1, *spec.image_shape))
@@ -240,7 +230,7 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
     """The sketch, if it is of these data and this objective.
 
     Of a merged or subtracted one nobody has seen all images at once: in place of their fingerprint, the images of each
-    class are compared, and their statistics, which may be those of one part (see ``_near``).
+    class are compared, and their statistics, which may be those of one part (see ``near``).
     """
     mine, its = built.spec, taken.spec
     pairs: dict[str, tuple[Any, Any]] = {
@@ -253,7 +243,7 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
         subset = taken.manifest.images_per_pair is not None
         here = tuple(map(min, store.counts, counts)) if subset else store.counts
         pairs["images per class"] = here, counts
-        if not _near(mine, its):
+        if not near(mine, its):
             pairs["mean and std"] = (mine.mean, mine.std), (its.mean, its.std)
     for name, (ours, theirs) in pairs.items():
         if ours != theirs:
@@ -263,34 +253,4 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
             )
     taken.must_hold(built.see, built.by)
     taken.offer(built.augment)
-    return taken
-
-
-def _near(one: DataSpec, other: DataSpec) -> bool:
-    """Whether the statistics could be those of two parts of one data set: means within half a std, stds within 2."""
-    spreads = list(zip(one.std, other.std, strict=False))
-    means = zip(one.mean, other.mean, spreads, strict=False)
-    return (
-        len(one.std) == len(other.std)
-        and all(abs(a - b) <= max(s) / 2 for a, b, s in means)
-        and all(max(s) <= 2 * min(s) for s in spreads)
-    )
-
-
-def _as_asked(taken: Sketch, recipe: Recipe, path: str | Path) -> Sketch:
-    """A sketch left by an earlier run, if the recipe would take the same one again."""
-    wanted, its = recipe.source, taken.manifest
-    asked = {
-        "source.num_pairs": (wanted.num_pairs, its.num_pairs),
-        "source.images_per_pair": (wanted.images_per_pair, its.images_per_pair),
-        "source.arch": (wanted.arch, its.pool.get("arch")),
-        "source.width": (wanted.width, its.pool.get("width")),
-        "seed": (recipe.seed, its.seed),
-    }
-    wrong = [f"{name} is {mine!r}, was {theirs!r}" for name, (mine, theirs) in asked.items() if mine != theirs]
-    if wrong:
-        raise InputError(
-            f"{path} holds a sketch that was taken otherwise: {'; '.join(wrong)}. Give it as the sketch to use it "
-            "nevertheless, or take the new one into another folder."
-        )
     return taken

@@ -46,6 +46,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         ("objective.by", recipe.objective.by),
         ("augment", recipe.augment),
         ("formation", recipe.formation),
+        ("init", recipe.init),
     ):
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
@@ -78,8 +79,10 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
     return "\n\n".join(known.get(key, key.strip()) for key in keys) + "\n"
 
 
-def _decoder_class(decoder: str) -> type[Any] | None:
+def _decoder_class(decoder: str | Part) -> type[Any] | None:
     """The class behind a recipe's ``decoder``; None where only loading it could tell."""
+    if isinstance(decoder, Part):
+        return part_class("decoder", decoder)
     if decoder in DECODERS:
         return DECODERS[decoder]
     if decoder == "default":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import resource
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdc.bundle import shared_bytes
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
+from latentdc.latents import learns
 from latentdc.networks import FixedPool
 from latentdc.recipe.build import Built, make_source
 from latentdc.recipe.spec import SourceSpec
@@ -58,11 +61,12 @@ def dry_run(
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
+    learned += shared_bytes(built.decoder, built.formation)
     weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
-    decoder_bytes = sum(value.numel() * value.element_size() for value in weights)
-    per_class = recipe.stored_bytes_per_class(shapes)
+    decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
+    per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class)
     checkpoint_bytes = 2 * 3 * learned  # Two are kept; each holds the latents and up to two moments.
-    bundle_bytes = per_class * len(built.counts) + decoder_bytes
+    bundle_bytes = round(per_class * len(built.counts)) + decoder_bytes
     return {
         "recipe": recipe.flat(),
         "data": {"name": built.spec.name, "num_images": len(store), "num_classes": built.spec.num_classes},
@@ -126,8 +130,10 @@ def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[f
         del now
         ends.append(time.perf_counter())
 
+    # The trial must leave no trace in parts that are learned with the set.
+    decoder = copy.deepcopy(built.decoder) if learns(built.decoder) else built.decoder
     condense(
-        built.decoder,
+        decoder,
         bank,
         built.objective,
         source,
@@ -138,7 +144,7 @@ def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[f
         device=device,
         precision=built.recipe.precision,
         compile=built.recipe.compile,
-        formation=built.formation,
+        formation=copy.deepcopy(built.formation),
         on_step=(stamp,),
         progress=False,
     )

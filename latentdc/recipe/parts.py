@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_type_hints
 
 from latentdc.data.augment import AUGMENTS, Augment
-from latentdc.decoders import FORMATIONS
+from latentdc.decoders import BASES, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
+from latentdc.initialise import STARTS, Start
 from latentdc.objectives import OBJECTIVES, Objective
 from latentdc.recipe.spec import Part
 from latentdc.recipe.values import plain_value
 from latentdc.representations import REPRESENTATIONS, Representation
 from latentdc.resources import own_class
-from latentdc.types import Formation
+from latentdc.types import DataSpec, Decoder, Formation
+
+_SHAPE = "image_shape"
 
 
 class Kind(NamedTuple):
@@ -36,6 +39,8 @@ KINDS: dict[str, Kind] = {
     "objective.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
     "augment": Kind("augmentation", AUGMENTS, Augment),
     "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
+    "init": Kind("start", STARTS, Start, is_told=False),
+    "decoder": Kind("decoder with options", BASES, Decoder, is_told=False),
 }
 """By the recipe key under which a part of the kind stands."""
 
@@ -59,25 +64,23 @@ def part_class(where: str, part: Part) -> type[Any]:
         raise RecipeError(f"{where} = {error}") from error
 
 
-def make_part(where: str, part: Part, *parts: Any) -> Any:
+def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None) -> Any:
     """The part itself.
 
     Args:
         where: the recipe key under which it stands.
         part: its name and options.
         parts: other parts that it is made of, before its options.
+        spec: the data; it fills in those of ``image_shape``, ``mean``, ``std`` and ``num_classes`` that the part
+            asks for and the recipe leaves out.
 
     Raises:
         RecipeError: an unknown name or option, a value the part refuses, or a class of another kind.
     """
-    cls = part_class(where, part)
-    known = options(cls)
-    for name in part.options:
-        if name not in known:
-            raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
-    given = {name: plain_value(known[name], value, f"{where}.{name}") for name, value in part.options.items()}
+    cls, given = _checked(where, part)
+    facts = {} if spec is None else {name: value for name, value in _facts(spec).items() if name in options(cls)}
     try:
-        made = cls(*parts, **given)
+        made = cls(*parts, **{**facts, **given})
     except RecipeError:
         raise
     except (InputError, ValueError, TypeError) as error:
@@ -97,8 +100,24 @@ def make_part(where: str, part: Part, *parts: Any) -> Any:
 
 
 def check_part(where: str, part: Part) -> None:
-    """Refuse a part that could not be made."""
-    make_part(where, part)
+    """Refuse a part that could not be made; of one that asks for the data's shape, only names and types are checked."""
+    if _SHAPE not in options(_checked(where, part)[0]):
+        make_part(where, part)
+
+
+def _checked(where: str, part: Part) -> tuple[type[Any], dict[str, Any]]:
+    """The part's class and its options, each known to it and of the type it asks for."""
+    cls = part_class(where, part)
+    known = options(cls)
+    for name in part.options:
+        if name not in known:
+            raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")
+    return cls, {name: plain_value(known[name], value, f"{where}.{name}") for name, value in part.options.items()}
+
+
+def _facts(spec: DataSpec) -> dict[str, Any]:
+    shape, mean, std = list(spec.image_shape), list(spec.mean), list(spec.std)
+    return {_SHAPE: shape, "mean": mean, "std": std, "num_classes": spec.num_classes}
 
 
 def options(cls: type[Any]) -> dict[str, Any]:

@@ -67,14 +67,16 @@ class Recipe:
     title: str = ""
     cite: tuple[str, ...] = ()
     """Works the composition as a whole follows; those of the parts are added by ``cite``."""
-    decoder: str = "pixels"
-    """``pixels``, ``default`` (the shipped checkpoint that fits the data), a shipped name, or a checkpoint folder."""
+    decoder: str | Part = "pixels"
+    """``pixels``, ``default`` (the shipped checkpoint that fits the data), a shipped name, a checkpoint folder; or a
+    part that is stored with the set, such as ``{ kind = "memory", num_bases = 16 }``."""
     formation: Part | None = None
-    init: str = "prior"
+    init: Part = Part("prior")
+    """Where the latents start: a name of ``latentdc.initialise.STARTS``, with its options."""
     images_per_class: int | None = None
     """Stored rows of each class; a formation turns each row into more training images."""
     bytes_per_class: int | None = None
-    """As many rows as fit, scales and labels included."""
+    """As many rows as fit, scales, labels and what the classes share included."""
     storage: str = "fp32"
     """How the finished latents are stored: ``fp32``, ``fp16`` or ``int8``."""
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
@@ -116,10 +118,15 @@ class Recipe:
             if number is not None and number < 1:
                 raise RecipeError(f"{where} = {number}: give at least 1.")
 
-    def rows_per_class(self, latent_shapes: Mapping[str, Sequence[int]]) -> int:
+    def rows_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> int:
         """Stored rows of each class under the budget.
 
-        ``b = n · Σ_key |z_key| · item + scales + label``; 784 bytes, int8 and a z of 16 give n = 48 (776 bytes).
+        ``b = n · Σ_key |z_key| · item + scales + label + shared``; 784 bytes, int8 and a z of 16 give n = 48
+        (776 bytes).
+
+        Args:
+            latent_shapes: shape of each latent key for one row.
+            shared: a class's share of what formation and decoder add to the set, in bytes.
 
         Raises:
             RecipeError: the budget is below one row.
@@ -128,19 +135,20 @@ class Recipe:
             return self.images_per_class
         assert self.bytes_per_class is not None
         row, fixed = self._row_bytes(latent_shapes)
-        rows = (self.bytes_per_class - fixed) // row
+        rows = int((self.bytes_per_class - fixed - shared) // row)
         if rows < 1:
+            more = f", and {shared:,.1f} of what the classes share (see [formation], [decoder])" if shared else ""
             raise RecipeError(
                 f"bytes_per_class = {self.bytes_per_class}: one row of this decoder takes {row + fixed} bytes in "
-                f"{self.storage} (with scale and label). Give at least that, a smaller storage, or a decoder with a "
-                "smaller latent."
+                f"{self.storage} (with scale and label){more}. Give at least that, a smaller storage, or a decoder "
+                "with a smaller latent."
             )
         return rows
 
-    def stored_bytes_per_class(self, latent_shapes: Mapping[str, Sequence[int]]) -> int:
-        """Bytes of one class as stored: latents, scales and label."""
+    def stored_bytes_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> float:
+        """Bytes of one class as stored: latents, scales, label and its share of what all classes share."""
         row, fixed = self._row_bytes(latent_shapes)
-        return self.rows_per_class(latent_shapes) * row + fixed
+        return self.rows_per_class(latent_shapes, shared) * row + fixed + shared
 
     def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
         row = ITEM_BYTES[self.storage] * sum(math.prod(shape) for shape in latent_shapes.values())

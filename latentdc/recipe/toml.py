@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.recipe.parts import check_part
@@ -157,6 +157,10 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     inner = bare(hint)
+    if Part in get_args(inner):  # or a name
+        if isinstance(value, str):
+            return value
+        inner = Part
     if inner is Part:
         return _part(value, where)
     if dataclasses.is_dataclass(inner) and isinstance(inner, type):

@@ -6,16 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_parts import SPEC, tiny_bank, tiny_decoder, tiny_formation
+from tiny_parts import EVERY, SPEC, tiny_bank, tiny_decoder, tiny_formation
 
-from latentdc.decoders import DECODERS, FORMATIONS
+from latentdc.decoders import FORMATIONS
 from latentdc.decoders.components import load_component
 from latentdc.seeding import stream
 from latentdc.types import Decoder, Formation
 
-decoders = pytest.mark.parametrize("name", DECODERS)
+decoders = pytest.mark.parametrize("name", EVERY)
 formations = pytest.mark.parametrize("name", FORMATIONS)
 OWNER = torch.tensor([0, 2, 1, 1, 0, 2, 2])
+FLOAT32_INSIDE = {"autoencoder-dc"}
+"""Its linear attention computes in float32 whatever it is given, so differences must be larger than that rounding."""
+
+LEAST_COSINE = {"diffusion-vq": 0.97}
+"""Steps that predict the sample leave the gradient no way around the network: measured 0.984 after two of them."""
 
 
 def draw(decoder, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -48,9 +53,11 @@ def test_prior_follows_its_generator(name: str) -> None:
     decoder = tiny_decoder(name)
     again = decoder.prior(OWNER, stream(0, "laws"))
     other = decoder.prior(OWNER, stream(1, "laws"))
-    for key, value in draw(decoder).items():
+    drawn = draw(decoder)
+    for key, value in drawn.items():
         assert torch.equal(value, again[key])
-        assert not torch.equal(value, other[key])
+        assert key != "c" or torch.equal(value, other[key]), "a condition is the class's own"
+    assert not all(torch.equal(value, other[key]) for key, value in drawn.items())
 
 
 @decoders
@@ -80,42 +87,71 @@ def test_rows_do_not_see_each_other(name: str) -> None:
 def test_gradient_against_finite_differences(name: str) -> None:
     decoder = tiny_decoder(name).double()
     z = {key: value[:2].requires_grad_() for key, value in draw(decoder, torch.float64).items()}
-    keys = list(z)
+    keys, float32 = list(z), name in FLOAT32_INSIDE
 
     def images(*values: torch.Tensor) -> torch.Tensor:
         return decoder(dict(zip(keys, values, strict=True)), OWNER[:2])
 
-    assert torch.autograd.gradcheck(images, tuple(z.values()), eps=1e-6, atol=1e-6, rtol=1e-5)
+    eps, atol, rtol = (1e-3, 1e-3, 1e-2) if float32 else (1e-6, 1e-6, 1e-5)
+    fast = getattr(decoder, "heavy", False)  # along random directions, where every entry would take minutes
+    assert torch.autograd.gradcheck(images, tuple(z.values()), eps=eps, atol=atol, rtol=rtol, fast_mode=fast)
     images(*z.values()).square().sum().backward()
     for value in z.values():
         assert bool((value.grad.flatten(1).abs().sum(1) > 0).all())
 
 
 @decoders
+def test_half_precision_keeps_the_direction(name: str) -> None:
+    """The gradient in bfloat16 points where the one in float32 does: cosine of at least 0.99 over all latents."""
+    directions = []
+    for dtype in (torch.float32, torch.bfloat16):
+        decoder = tiny_decoder(name).to(dtype)
+        z = {key: value.requires_grad_() for key, value in draw(decoder, dtype).items()}
+        x = decoder(z, OWNER)
+        x.backward(torch.randn(x.shape, generator=stream(3, "laws")).to(dtype))
+        directions.append({key: value.grad.float().flatten() for key, value in z.items()})
+    for key, exact in directions[0].items():
+        assert torch.cosine_similarity(exact, directions[1][key], 0) >= LEAST_COSINE.get(name, 0.99), key
+
+
+@decoders
 def test_class_conditions_or_does_not(name: str) -> None:
-    """A decoder with classes uses them; one without gives the same image for any owner."""
+    """A decoder with classes uses them, given as owner or as a condition; others give any owner the same image."""
     decoder = tiny_decoder(name)
-    other = decoder(draw(decoder), (OWNER + 1) % 3)
-    assert torch.equal(other, decoder(draw(decoder), OWNER)) != ("num_classes" in decoder.config)
+    shifted = (OWNER + 1) % 3
+    z = draw(decoder)
+    if "c" in z:
+        z["c"] = decoder.prior(shifted, stream(0, "laws"))["c"]
+    carried = "w" in z and not name.startswith("gan")  # these codes hold the class themselves
+    conditional = bool(decoder.config.get("num_classes")) and not carried
+    assert torch.equal(decoder(z, shifted), decoder(draw(decoder), OWNER)) != conditional
 
 
 @decoders
 def test_stored_bit_equal(name: str, tmp_path: Path) -> None:
     decoder = tiny_decoder(name)
     decoder.save_pretrained(tmp_path)
-    back = load_component(type(decoder), tmp_path)
+    back = load_component(type(decoder), tmp_path).requires_grad_(False)  # as decoders are used; it may change a bit
     assert not any(module.training for module in back.modules())
     assert torch.equal(back(draw(decoder), OWNER), decoder(draw(decoder), OWNER))
 
 
 @decoders
 def test_encode_inverts_where_offered(name: str) -> None:
+    """Exactly, or, where the model compresses, to latents that fit, depend on their own image only, and repeat."""
     decoder = tiny_decoder(name)
     if not hasattr(decoder, "encode"):
-        assert name == "gan"
+        assert name.startswith(("gan", "stylegan2", "biggan", "diffusion"))
         return
     x = torch.rand(7, *SPEC.image_shape, generator=stream(2, "laws"))
-    torch.testing.assert_close(decoder(decoder.encode(x, OWNER), OWNER), x)
+    z = decoder.encode(x, OWNER)
+    if not getattr(decoder, "lossy", False):
+        torch.testing.assert_close(decoder(z, OWNER), x)
+    for key, value in z.items():
+        assert value.shape == (7, *decoder.latent_shapes[key])
+        assert bool(value.isfinite().all())
+        assert torch.equal(value, decoder.encode(x, OWNER)[key])
+        torch.testing.assert_close(decoder.encode(x[3:4], OWNER[3:4])[key], value[3:4])
 
 
 @formations

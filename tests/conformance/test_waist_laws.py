@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_parts import SPEC, tiny_bank, tiny_decoder, tiny_formation
+from tiny_parts import SPACES, SPEC, tiny_bank, tiny_decoder, tiny_formation
 from torch import Tensor
 
 from latentdc.decoders import DECODERS, FORMATIONS
@@ -74,6 +74,11 @@ def test_chunked_equals_plain_backward(decoder: str, formation: str | None, by: 
         for key, gradient in plain.items():
             assert gradient.abs().max() > 0
             torch.testing.assert_close(bank.z[key].grad, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("decoder", SPACES)
+def test_chunked_equals_plain_backward_in_every_space(decoder: str) -> None:
+    test_chunked_equals_plain_backward(decoder, None, "mean")
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

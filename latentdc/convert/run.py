@@ -1,0 +1,132 @@
+"""``convert``: a checkpoint's file in → a sealed decoder folder out, with a card that says where it came from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.modeling_utils import ModelMixin
+
+from latentdc.convert.biggan import read_biggan_pytorch, read_pretrained, read_studiogan
+from latentdc.convert.states import State
+from latentdc.convert.stylegan import read_stylegan2
+from latentdc.decoders.components import sha256_of
+from latentdc.decoders.reference import CARD, seal
+from latentdc.errors import InputError, unknown
+from latentdc.portable.biggan import BigGanDecoder
+from latentdc.portable.stylegan2 import StyleGan2Decoder
+from latentdc.seeding import stream
+
+UNSEEN = "layout re-derived, never checked on an authors' file"
+"""What the card says of every layout so far: they were tried on files made in the sources' layout only."""
+
+Reader = Callable[[Path], tuple[dict[str, Any], State]]
+KINDS: dict[str, tuple[type[ModelMixin], Reader]] = {
+    "stylegan2": (StyleGan2Decoder, read_stylegan2),
+    "biggan-pytorch": (BigGanDecoder, read_biggan_pytorch),
+    "studiogan": (BigGanDecoder, read_studiogan),
+    "pytorch-pretrained-biggan": (BigGanDecoder, lambda path: read_pretrained(path, None)),
+}
+
+
+def convert(file: str | Path, kind: str, out: str | Path, *, space: str = "z", truncation: float | None = None) -> Path:
+    """Write a decoder folder from somebody's checkpoint; returns the folder.
+
+    Nothing in the file is run. The folder holds ``config.json``, safetensors, a README and a sealed ``card.json`` with
+    the file's name and sha256.
+
+    Args:
+        file: the checkpoint.
+        kind: its layout, one of ``KINDS``.
+        out: folder to write; an older decoder folder in its place is replaced.
+        space: latent space of the decoder: ``z``, or what the generator has besides.
+        truncation: psi of StyleGAN2's mapping, or BigGAN's truncation of z; None for none.
+
+    Raises:
+        InputError: an unknown kind or space, a layout that is not the kind's, a file that may not be unpickled or is
+            not there, weights that give no finite image, or a place that is taken.
+        BundleError: a damaged or hostile file.
+    """
+    if kind not in KINDS:
+        raise InputError(f"--kind {unknown('layout', kind, KINDS)}")
+    source, target = Path(file), Path(out)
+    if target.exists() and not (target / "config.json").is_file() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: is there already and no decoder folder; give a new folder (--out).")
+    made, reader = KINDS[kind]
+    config, state = read_pretrained(source, truncation) if "pretrained" in kind else reader(source)
+    if truncation is not None:
+        config["truncation"] = truncation
+    decoder = _built(made, {**config, "space": space}, state, source)
+    _write(target, decoder, _card(decoder, source, kind))
+    return target
+
+
+def _built(kind: type[ModelMixin], config: dict[str, Any], state: State, source: Path) -> Any:
+    try:
+        decoder: Any = kind(**config).eval()
+        # Counters of training batches have no part in decoding; no source needs to have them.
+        counters = {name: value for name, value in decoder.state_dict().items() if name.endswith("num_batches_tracked")}
+        decoder.load_state_dict({**state, **counters})
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source}: its weights do not fit together as a {kind.__name__}: {reason}") from error
+    owner = torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        images = decoder(decoder.prior(owner, stream(0, "convert")), owner)
+    if not bool(images.isfinite().all()):
+        raise InputError(f"{source}: its weights give images that are not finite; is the file whole?")
+    return decoder
+
+
+def _card(decoder: Any, source: Path, kind: str) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "image_shape": list(decoder.image_shape),
+        "num_classes": decoder.config.num_classes,
+        "space": decoder.config.space,
+        "latents": {name: list(shape) for name, shape in decoder.latent_shapes.items()},
+        "parameters": sum(parameter.numel() for parameter in decoder.parameters()),
+        "source": {"file": source.name, "bytes": source.stat().st_size, "sha256": sha256_of(source)},
+        "layout": UNSEEN,
+    }
+
+
+def _write(target: Path, decoder: ModelMixin, card: dict[str, Any]) -> None:
+    fresh, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
+    for path in (fresh, old):
+        shutil.rmtree(path, ignore_errors=True)
+    decoder.save_pretrained(fresh)
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors writes files only their owner can read
+    (fresh / "README.md").write_text(_readme(target.name, card), encoding="utf-8")
+    seal(fresh, card)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _readme(name: str, card: dict[str, Any]) -> str:
+    latents = ", ".join(f"{key} {' x '.join(map(str, shape))}" for key, shape in card["latents"].items())
+    shape = " x ".join(map(str, card["image_shape"]))
+    classes = f"{card['num_classes']} classes" if card["num_classes"] else "no classes"
+    return "\n".join(
+        [
+            f"# {name}",
+            "",
+            f"A generator converted from `{card['source']['file']}` (layout `{card['kind']}`, {card['layout']}): "
+            f"images of {shape}, {classes}, latents {latents}, {card['parameters']:,} parameters. `{CARD}` holds the "
+            "sha256 of the source and of every file here. The source's licence applies to these weights.",
+            "",
+            "```python",
+            "from latentdc.decoders.reference import load_decoder",
+            "",
+            f'decoder = load_decoder("{name}")  # or a path to this folder; checks every sha256',
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,158 @@
+"""The Hub: repositories of bundles and decoders, fetched by name and revision, and uploaded; no code is fetched."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from latentdc.errors import InputError
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+WANTED = ("*.json", "*.safetensors", "*.md")
+"""What is downloaded: weights that run nothing, settings, cards. Code, pickles and pictures stay where they are."""
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+class Repository(NamedTuple):
+    """A repository on the Hub."""
+
+    repo_id: str
+    """``owner/name``."""
+    revision: str | None = None
+    """Branch, tag or commit; None for the default branch."""
+
+
+def is_repository(name: str) -> bool:
+    """Whether a text could name a repository: ``owner/name``, perhaps with ``@revision``."""
+    return _NAME.fullmatch(name) is not None
+
+
+def repository_of(name: str, revision: str | None = None, *, what: str = "repository") -> Repository:
+    """``owner/name`` or ``owner/name@revision`` taken apart.
+
+    Args:
+        name: the text.
+        revision: the same said elsewhere; at most one of the two.
+        what: what is looked for, for messages.
+
+    Raises:
+        InputError: it is no such name, or the revision is given twice.
+    """
+    if not is_repository(name):
+        raise InputError(
+            f'"{name}" is no folder of a {what}, and not an owner/name on the Hub (perhaps with @revision). Check the '
+            "path (a bundle is what --out wrote)."
+        )
+    repo_id, _, pinned = name.partition("@")
+    if pinned and revision is not None and revision != pinned:
+        raise InputError(f'"{name}" and revision = "{revision}": give the revision once.')
+    return Repository(repo_id, pinned or revision)
+
+
+def _api(token: str | bool | None) -> HfApi:
+    from huggingface_hub import HfApi
+
+    # The library reads the address once, when it is first imported; who sets it later means it too.
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def fetch(
+    repository: str,
+    what: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+    patterns: Sequence[str] = WANTED,
+) -> Path:
+    """Download the weights, settings and cards of a repository and return its folder, named by the commit.
+
+    Nothing that could run is downloaded, so nothing of it can be run.
+
+    Args:
+        repository: ``owner/name`` or ``owner/name@revision``.
+        what: what is looked for, for messages: ``"bundle"`` or ``"decoder"``.
+        revision: branch, tag or commit, if the name does not say.
+        cache_dir: where downloads are kept.
+        token: access token for private repositories.
+        local_files_only: look at the cache only.
+        force_download: download again.
+        patterns: files to download.
+
+    Raises:
+        InputError: the name is no ``owner/name``, or the Hub did not give it.
+    """
+    wanted = repository_of(repository, revision, what=what)
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(
+            _api(token).snapshot_download(
+                wanted.repo_id,
+                revision=wanted.revision,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+                allow_patterns=list(patterns),
+            )
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise InputError(
+            f'"{repository}" is no folder of a {what}, and the Hub did not give it: {_reason(error)} Check the path, '
+            "the name and the revision."
+        ) from None
+
+
+def upload(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool | None = None,
+    commit_message: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+) -> str:
+    """Upload a folder as a repository, which is made if it is not there; returns the address of the commit.
+
+    Args:
+        folder: what to upload, all of it.
+        repository: ``owner/name``, or ``name`` for the token's owner.
+        private: whether a repository made now is private.
+        commit_message: of the upload.
+        revision: branch to upload to.
+        token: access token with the right to write.
+
+    Raises:
+        InputError: the name cannot be one, or the Hub refused.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    api = _api(token)
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        # Of an older bundle in the repository nothing may stay: code carries a hash in its name, and loading refuses
+        # files that no manifest lists.
+        commit = api.upload_folder(
+            repo_id=made.repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=revision,
+            delete_patterns=["*.py", "*.safetensors", "*.json", "bank/*", "decoder/*", "formation/*"],
+        )
+    except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise InputError(
+            f'"{repository}": the Hub did not take it: {_reason(error)} Check the name and the token.'
+        ) from None
+    return str(commit.commit_url)

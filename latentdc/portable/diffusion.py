@@ -1,0 +1,300 @@
+"""A diffusion model as a decoder: a few deterministic steps from noise to image, differentiated exactly.
+
+This file is copied into every bundle that uses it, so it imports nothing from latentdc.
+"""
+
+# diffusers' own classes carry no types.
+# mypy: disable-error-code="untyped-decorator,no-untyped-call"
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+DENOISERS = ("UNet2DModel", "DiTTransformer2DModel")
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "VQModel")
+PREDICTIONS = {"epsilon": 3, "sample": 3, "v_prediction": 3, "flow": 3, "linear": 5}
+"""What a denoiser may predict, and how many numbers a step then has."""
+SKIPS = ("none", "state", "x0")
+
+
+class DiffusionDecoder(ModelMixin, ConfigMixin):
+    """z_T, class → image by k steps of DDIM or flow-Euler over a diffusers UNet or DiT, in pixels or in latents.
+
+    The latents are ``z``, the noise z_T the steps begin with, and with ``learn_condition`` also ``c``, one class
+    embedding per row. With noise level ᾱ → ᾱ' (DDIM) or σ → σ' (flow), step i = 0 … k-1 is
+
+        x0 = (h - √(1-ᾱ) ε) / √ᾱ,  h' = √ᾱ' x0 + √(1-ᾱ'-s²) ε + s n      or      h' = h + (σ' - σ) v
+
+    with s = eta · √((1-ᾱ')/(1-ᾱ) · (1-ᾱ/ᾱ')); a one-step model is h = α z, h' = γ out(h / β) + δ h. *Skip from z_T*:
+    ``"state"`` is the paper's, h' ← (1-λ) h' + λ z with λ = (k-i)/k; ``"x0"`` the authors' code's,
+    x0 ← (1-λ) x0 + λ z with λ = (k-1-i)/(k-1). *Truncation*: in all but the last steps the network's output counts as
+    a constant; only the step's formula in h is differentiated there, so the result is not the decoder's derivative.
+
+    Args:
+        denoiser_class: ``UNet2DModel`` or ``DiTTransformer2DModel``.
+        denoiser_config: its configuration, as in its ``config.json``.
+        image_shape: ``(c, h, w)``; one channel for a model of three is their mean, three for one are copies.
+        prediction: what the denoiser says: ``"epsilon"``, ``"sample"``, ``"v_prediction"``, ``"flow"`` or ``"linear"``.
+        plan: k steps, each [time, ᾱ, ᾱ'] or [time, σ, σ'] (linear: [time, α, β, γ, δ]). Stored as numbers, so that no
+            change in a scheduler changes the images; latentdc's ``plan_of`` reads them off a scheduler.
+        num_classes: number of classes; None for a denoiser without.
+        class_ids: the denoiser's class for each of ours; None where they are the same.
+        autoencoder_class, autoencoder_config: where the steps run in the scaled latents of one of diffusers.
+        learn_condition: make the class embedding a latent of each row.
+        guidance: g of ε = ε(null) + g (ε(class) - ε(null)); 1 evaluates once.
+        null_class: the denoiser's class that stands for none; needed where guidance is not 1.
+        skip: ``"none"``, ``"state"`` or ``"x0"`` (DDIM only).
+        backward_steps: how many of the last steps are differentiated whole; None for all.
+        recompute: recompute each step and the autoencoder in the backward pass: one is held in memory at a time.
+        eta, noise_seed: DDIM's η; the noise n of a step follows from the seed and is the same for every row.
+
+    Raises:
+        ValueError: an unknown class or name, or settings that do not fit each other.
+
+    *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12 and 16; Ho & Salimans 2022, arXiv 2207.12598;
+    Moser et al. 2024, arXiv 2403.03881. *Differs from the authors' code* (the last): z_T is what is learned; theirs
+    learns a clean latent, puts fresh noise on it at every decoding and mixes with its quantised form.
+    """
+
+    config_name: Any = "config.json"
+    cite: ClassVar[tuple[str, ...]] = ("song2021ddim", "ho2022guidance", "rombach2022ldm", "moser2024ld3m")
+    heavy: ClassVar[bool] = True  # one row may fill the memory: where no chunk is given, it follows from what is free
+
+    @register_to_config
+    def __init__(
+        self,
+        denoiser_class: str,
+        denoiser_config: dict[str, Any],
+        image_shape: Sequence[int],
+        prediction: str,
+        plan: Sequence[Sequence[float]],
+        num_classes: int | None = None,
+        *,
+        class_ids: Sequence[int] | None = None,
+        autoencoder_class: str | None = None,
+        autoencoder_config: dict[str, Any] | None = None,
+        learn_condition: bool = False,
+        guidance: float = 1.0,
+        null_class: int | None = None,
+        skip: str = "none",
+        backward_steps: int | None = None,
+        recompute: bool = True,
+        eta: float = 0.0,
+        noise_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for what, name, known in (
+            ("denoiser_class", denoiser_class, DENOISERS),
+            ("autoencoder_class", autoencoder_class or AUTOENCODERS[0], AUTOENCODERS),
+            ("prediction", prediction, PREDICTIONS),
+            ("skip", skip, SKIPS),
+        ):
+            if name not in known:
+                raise ValueError(f'{what} = "{name}": known are {", ".join(known)}')
+        self.shape, self.skip, self.recompute = tuple(int(side) for side in image_shape), skip, bool(recompute)
+        self.guidance, self.null_class, self.eta, self.seed = float(guidance), null_class, float(eta), int(noise_seed)
+        self.prediction, self.plan = prediction, [tuple(step) for step in plan]
+        self.first_learned = 0 if backward_steps is None else max(0, len(self.plan) - backward_steps)
+        self.denoiser = receptive(getattr(diffusers, denoiser_class).from_config(dict(denoiser_config)))
+        self.autoencoder = None
+        if autoencoder_class is not None:
+            self.autoencoder = getattr(diffusers, autoencoder_class).from_config(dict(autoencoder_config or {}))
+        self.start_shape = self._start_shape()
+        self.class_ids = None if num_classes is None else list(range(num_classes) if class_ids is None else class_ids)
+        self.learn_condition = bool(learn_condition)
+        self._check(num_classes, 1 if backward_steps is None else backward_steps)
+
+    def _check(self, num_classes: int | None, last: int) -> None:
+        tables, ids, num = class_tables(self.denoiser), self.class_ids, len(self.plan)
+        known = tables[0].num_embeddings if tables else 0
+        has = f"the denoiser has {f'classes 0 to {known - 1}' if tables else 'no classes'}"
+        size, given = PREDICTIONS[self.prediction], set(ids or [])
+        for wrong, message in (
+            (not num or {*map(len, self.plan)} != {size}, f"plan: give at least one step, each of {size} numbers"),
+            (
+                (ids is None) == bool(tables) or len(ids or []) != (num_classes or 0) or not given <= {*range(known)},
+                f"num_classes = {num_classes}, class_ids = {ids}: {has}; give one of them for each class, or None",
+            ),
+            (
+                self.guidance != 1 and self.null_class not in range(known),
+                f"guidance = {self.guidance}: needs a class for none, null_class = {self.null_class}; {has}",
+            ),
+            (self.learn_condition and not tables, f"learn_condition: {has}"),
+            (self.skip == "state" and num < 2, 'skip = "state" with one step is z itself; give more steps'),
+            (
+                self.prediction in ("flow", "linear") and (self.skip == "x0" or self.eta != 0),
+                f'skip = "{self.skip}", eta = {self.eta}: prediction = "{self.prediction}" knows no x0 and no noise',
+            ),
+            (size == 5 and (num > 1 or self.skip != "none"), 'prediction = "linear": give one step, and skip = "none"'),
+            (self.eta < 0 or last < 1, f"eta = {self.eta}, backward_steps = {last}: give 0 or more, and 1 or more"),
+        ):
+            if wrong:
+                raise ValueError(message)
+
+    def _start_shape(self) -> tuple[int, ...]:
+        """Shape of the noise, read off the configurations."""
+        channels, size = int(self.denoiser.config.in_channels), self.denoiser.config.sample_size
+        made, latent, factor = channels, channels, 1  # in pixels
+        if self.autoencoder is not None:
+            config = self.autoencoder.config
+            levels = config.get("decoder_block_out_channels") or config.block_out_channels
+            factor = config.get("upsampling_scaling_factor", 2) ** (len(levels) - 1)
+            made = int(config.get("out_channels", config.in_channels))
+            latent = int(config.get("vq_embed_dim") or config.latent_channels)
+        start = (channels, *(side // factor for side in self.shape[1:]))
+        square = isinstance(self.denoiser, diffusers.DiTTransformer2DModel)  # its positions are those of one size
+        if latent != channels:
+            raise ValueError(f"the denoiser takes {channels} channels, but latents of the autoencoder have {latent}")
+        if len(self.shape) != 3 or (self.shape[0] != made and {self.shape[0], made} != {1, 3}):
+            raise ValueError(f"image_shape = {self.shape}: give (c, h, w) with c = {made}, or 1 for 3, or 3 for 1")
+        if any(side % factor for side in self.shape[1:]) or (square and start[1:] != (size, size)):
+            fit = f"{size * factor} x {size * factor}" if square else f"multiples of {factor}"
+            raise ValueError(f"image_shape = {self.shape}: this model makes images of {fit}")
+        return start
+
+    @property
+    def latent_shapes(self) -> dict[str, tuple[int, ...]]:
+        """``{"z": shape of the denoiser's input}``, and ``"c": (d,)`` where the condition is learned."""
+        c = {"c": (class_tables(self.denoiser)[0].embedding_dim,)} if self.learn_condition else {}
+        return {"z": self.start_shape, **c}
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """``(c, h, w)`` of a decoded image."""
+        return self.shape
+
+    def prior(self, owner: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Standard normal noise for each entry of ``owner`` ``(n,)``; ``c`` is the class's own embedding, not a draw.
+
+        Raises:
+            ValueError: ``c`` is learned, but the blocks of a DiT embed a class differently.
+        """
+        draw = torch.randn((len(owner), *self.start_shape), generator=rng, device=rng.device, dtype=torch.float32)
+        z = {"z": draw.to(owner.device)}
+        if self.learn_condition:
+            first, *others = [table.weight.detach() for table in class_tables(self.denoiser)]
+            if not all(torch.equal(first, other) for other in others):
+                raise ValueError("learn_condition = True: each block of this DiT embeds classes in its own way")
+            z["c"] = first.float()[self._labels(owner).to(first.device)].to(owner.device)
+        return z
+
+    def _labels(self, owner: Tensor) -> Tensor:
+        return torch.tensor(self.class_ids, device=owner.device)[owner]
+
+    def forward(self, z: dict[str, Tensor], owner: Tensor) -> Tensor:
+        """Images ``(n, c, h, w)``, nominally in [0, 1] and not clamped, for classes ``owner`` ``(n,)``."""
+        h = z["z"]
+        if not len(h):  # attention over no rows is not defined everywhere
+            return h.new_zeros(0, *self.shape)
+        label = None if self.class_ids is None else z["c"] if self.learn_condition else self._labels(owner)
+        for i in range(len(self.plan)):  # as an argument: a step that is recomputed must see its own i
+            h = self._run(i >= self.first_learned, self._advance, h, z["z"], label, i)
+        return self._run(True, self._image, h)
+
+    def _run(self, learned: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
+        if self.recompute and learned and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+        return function(*args)
+
+    def _advance(self, h: Tensor, z: Tensor, label: Tensor | None, i: int) -> Tensor:
+        """State after step ``i`` from state ``h`` before it."""
+        (time, *levels), num = self.plan[i], len(self.plan)
+        if self.prediction == "linear":
+            scale, divisor, gain, keep = levels
+            return gain * self._network(scale * h / divisor, label, time) + keep * (scale * h)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.first_learned):
+            out = self._network(h, label, time)
+        if self.prediction == "flow":
+            h = flow_step(out, h, levels)
+        else:
+            mix = (z, (num - 1 - i) / (num - 1)) if self.skip == "x0" and num > 1 else None
+            rng = torch.Generator().manual_seed(self.seed * num + i)
+            noise = torch.randn((1, *h.shape[1:]), generator=rng).to(h) if self.eta else None
+            h = ddim_step(out, h, levels, self.prediction, eta=self.eta, noise=noise, mix=mix)
+        rest = (num - i) / num
+        return (1 - rest) * h + rest * z if self.skip == "state" else h
+
+    def _network(self, h: Tensor, label: Tensor | None, time: float) -> Tensor:
+        """What the denoiser says of ``h``, guided; a learned variance is left away."""
+        dtype = torch.int64 if isinstance(time, int) else torch.float32
+        times = torch.full((len(h),), time, dtype=dtype, device=h.device)
+        if label is None or self.guidance == 1:
+            whole: Tensor = self.denoiser(h, times, class_labels=label).sample
+            return whole[:, : h.shape[1]]
+        null = torch.full((len(h),), int(self.null_class or 0), device=h.device)
+        if label.is_floating_point():
+            null = class_tables(self.denoiser)[0](null).to(label.dtype)
+        both = self.denoiser(torch.cat([h, h]), torch.cat([times, times]), class_labels=torch.cat([label, null])).sample
+        ours, nobody = both[:, : h.shape[1]].chunk(2)
+        return nobody + self.guidance * (ours - nobody)  # type: ignore[no-any-return]
+
+    def _image(self, h: Tensor) -> Tensor:
+        if self.autoencoder is not None:
+            config = self.autoencoder.config
+            exact = {"force_not_quantize": True} if "num_vq_embeddings" in config else {}
+            raw = h / config.scaling_factor + (config.get("shift_factor") or 0.0)
+            h = self.autoencoder.decode(raw, return_dict=False, **exact)[0]
+        x = h / 2 + 0.5
+        return x.expand(-1, self.shape[0], -1, -1) if x.shape[1] <= self.shape[0] else x.mean(1, keepdim=True)
+
+
+class RowEmbedding(nn.Embedding):
+    """Class embeddings that let vectors through, so that a row can bring its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Embeddings ``(n, d)`` of classes ``(n,)``; vectors ``(n, d)`` stay as they are."""
+        return input if input.is_floating_point() else super().forward(input)
+
+
+def class_tables(denoiser: Any) -> list[nn.Embedding]:
+    """The class embeddings of a denoiser: none, one, or one for each block of a DiT."""
+    if hasattr(denoiser, "transformer_blocks"):
+        return [block.norm1.emb.class_embedder.embedding_table for block in denoiser.transformer_blocks]
+    if not isinstance(denoiser.class_embedding, nn.Embedding | None):
+        raise ValueError("denoiser_config: class_embed_type must be null, so that there is an embedding per class")
+    return [] if denoiser.class_embedding is None else [denoiser.class_embedding]
+
+
+def receptive(denoiser: Any) -> Any:
+    """The same denoiser, whose class embeddings also take vectors."""
+    for table in class_tables(denoiser):
+        table.__class__ = RowEmbedding  # in place: weights and their names stay what they are
+    return denoiser
+
+
+def ddim_step(
+    out: Tensor,
+    h: Tensor,
+    levels: Sequence[float],
+    prediction: str,
+    *,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+    mix: tuple[Tensor, float] | None = None,
+) -> Tensor:
+    """State after a step of DDIM from ᾱ to ᾱ', bit-equal to ``DDIMScheduler.step``; ``mix``: z and λ of the skip."""
+    a, b = torch.tensor(levels, dtype=torch.float32)
+    if prediction == "epsilon":
+        x0, e = (h - (1 - a) ** 0.5 * out) / a**0.5, out
+    elif prediction == "sample":
+        x0, e = out, (h - a**0.5 * out) / (1 - a) ** 0.5
+    else:
+        x0, e = a**0.5 * h - (1 - a) ** 0.5 * out, a**0.5 * out + (1 - a) ** 0.5 * h
+    if mix is not None:
+        x0 = (1 - mix[1]) * x0 + mix[1] * mix[0]
+    spread = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
+    h_next: Tensor = b**0.5 * x0 + (1 - b - spread**2) ** 0.5 * e
+    return h_next if noise is None else h_next + spread * noise
+
+
+def flow_step(out: Tensor, h: Tensor, levels: Sequence[float]) -> Tensor:
+    """State after a step of Euler, bit-equal to ``FlowMatchEulerDiscreteScheduler.step`` (which knows no float64)."""
+    now, then = torch.tensor(levels, dtype=torch.float32)
+    wide: Tensor = h.to(torch.promote_types(h.dtype, torch.float32)) + (then - now) * out
+    return wide.to(out.dtype)
