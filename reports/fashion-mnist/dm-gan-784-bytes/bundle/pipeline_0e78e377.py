@@ -15,7 +15,7 @@ from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor
 
 OUTPUT_TYPES = ("pil", "pt", "np", "latent")
-OPTIONAL = ["formation"]
+OPTIONAL = ["decoder", "formation"]
 
 
 @dataclass
@@ -34,11 +34,13 @@ class DatasetSynthesisBundle(DiffusionPipeline):
     """A condensed data set that decodes itself: bank → decoder → formation → images.
 
     Args:
-        decoder: called as ``decoder(z, owner)`` on a dict of latents and the classes of its rows.
+        decoder: called as ``decoder(z, owner)`` on a dict of latents and the classes of its rows; None where the bundle
+            names a public one, which is then to be passed.
         bank: the stored latents.
         formation: turns each decoded image into several, or None.
         class_names: names of the k classes, or None.
         format_version: version of the bundle's layout.
+        decoder_reference: repo_id, revision, subfolder and sha256 of a decoder that the bundle does not carry, or None.
     """
 
     model_cpu_offload_seq: Any = "decoder"
@@ -50,15 +52,21 @@ class DatasetSynthesisBundle(DiffusionPipeline):
 
     def __init__(
         self,
-        decoder: ModelMixin,
+        decoder: ModelMixin | None,
         bank: ModelMixin,
         formation: ModelMixin | None = None,
         class_names: list[str] | None = None,
         format_version: int = 1,
+        decoder_reference: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        # torch may compute a linear layer by another path, rounded differently, where its weights want a gradient.
+        if decoder is not None:
+            decoder.requires_grad_(False)
         self.register_modules(decoder=decoder, bank=bank, formation=formation)
-        self.register_to_config(class_names=class_names, format_version=format_version)
+        self.register_to_config(
+            class_names=class_names, format_version=format_version, decoder_reference=decoder_reference
+        )
 
     @property
     def expands(self) -> int:
@@ -67,17 +75,19 @@ class DatasetSynthesisBundle(DiffusionPipeline):
 
     @property
     def max_images_per_class(self) -> tuple[int, ...]:
-        """How many images of each class are stored."""
+        """How many images of each class are stored; of a distribution, how many are drawn unless more are asked for."""
         return tuple(int(count) * self.expands for count in self.bank.config.counts)
 
     def class_ids(self, classes: Sequence[int | str] | None) -> list[int]:
         """Class indices of names or indices; all classes for None.
 
         Raises:
-            ValueError: a class the bundle does not have.
+            ValueError: no class at all, or one that the bundle does not have.
         """
         if classes is None:
             return list(range(self.bank.num_classes))
+        if len(classes) == 0:
+            raise ValueError("classes: none were given; name at least one, or leave it out for all")
         names = list(self.config.class_names or [])
         ids = [names.index(c) if isinstance(c, str) and c in names else c for c in classes]
         for given in ids:
@@ -94,7 +104,10 @@ class DatasetSynthesisBundle(DiffusionPipeline):
         """
         ids = self.class_ids(classes)
         most = min(self.max_images_per_class[c] for c in ids)
-        if images_per_class is not None and not 1 <= images_per_class <= most:
+        if getattr(self.bank, "endless", False):  # A distribution, which rows are drawn from.
+            if images_per_class is not None and images_per_class < 1:
+                raise ValueError(f"images_per_class = {images_per_class}: give 1 or more, or nothing for {most}")
+        elif images_per_class is not None and not 1 <= images_per_class <= most:
             raise ValueError(
                 f"images_per_class = {images_per_class}: this bundle stores at most {most} of each class asked for; "
                 f"give 1 to {most}, or nothing for all"
@@ -107,7 +120,16 @@ class DatasetSynthesisBundle(DiffusionPipeline):
         return rows, keep
 
     def decode_rows(self, rows: Tensor, keep: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Images ``(n, c, h, w)`` clamped to [0, 1] in fp32, for ``batch_size`` rows at a time."""
+        """Images ``(n, c, h, w)`` clamped to [0, 1] in fp32, for ``batch_size`` rows at a time.
+
+        Raises:
+            ValueError: the bundle names its decoder instead of carrying it, and none was passed.
+        """
+        if self.decoder is None:
+            raise ValueError(
+                f"this bundle does not carry its decoder, it names one: {self.config.decoder_reference}. Load that and "
+                "pass it, from_pretrained(..., decoder=decoder), or load the bundle with latentdc, which fetches it"
+            )
         device, dtype = self.decoder.device, self.decoder.dtype
         place = torch.arange(self.expands)
         for start in range(0, len(rows), batch_size):
@@ -131,6 +153,7 @@ class DatasetSynthesisBundle(DiffusionPipeline):
 
         Args:
             images_per_class: images of each class, in their stored order (prefixes are meant to be used); None for all.
+                A bundle that stores a distribution gives any number.
             classes: class indices or names; None for all.
             batch_size: stored rows decoded at a time.
             output_type: ``"pil"`` (uint8), ``"pt"``, ``"np"`` (floats in [0, 1]) or ``"latent"`` (dict of latents).
