@@ -222,6 +222,10 @@ def test_refuses_files_and_places(tmp_path: Path) -> None:
     (tmp_path / "torn.pth").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BundleError, match=r"torn.pth: no readable checkpoint"):
         convert(tmp_path / "torn.pth", "biggan-pytorch", tmp_path / "out")
+    for text in (b"hello\n", b"text", b"name-1\n", b"\x80\x02garbage"):
+        (tmp_path / "text.pth").write_bytes(text)
+        with pytest.raises(BundleError, match=r"text.pth: no (readable )?checkpoint"):
+            convert(tmp_path / "text.pth", "biggan-pytorch", tmp_path / "out")
 
 
 class Ring:

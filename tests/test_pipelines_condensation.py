@@ -113,6 +113,14 @@ def test_a_given_sketch_is_the_source_that_is_recorded(
         condense(tmp_path / "other", sketch=file, overrides={"source.num_pairs": 50})
 
 
+def test_a_start_the_decoder_does_not_have_is_refused_before_the_sketch(
+    condense: Callable[..., CondensationOutput], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="class-mean"):
+        condense(tmp_path / "run", overrides={"init": "class-mean"})
+    assert not list((tmp_path / "run.run").glob("sketch-*"))
+
+
 def test_loss_and_seconds_are_of_the_whole_run(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
     first = condense(tmp_path / "run").bundle.provenance
     again = condense(tmp_path / "run").bundle.provenance

@@ -71,20 +71,24 @@ def _loaded(path: Path) -> Any:
             warnings.simplefilter("ignore")  # torch's remarks on the pickle's protocol; what matters is raised
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        offenders = _offenders(path)
+        if offenders is None:
+            raise BundleError(f"{path}: no checkpoint that torch.save wrote, or damaged; give another.") from error
         raise InputError(
-            f"{path}: not unpickled, because it names {_offenders(path)}: loading it would run code that is not "
+            f"{path}: not unpickled, because it names {offenders}: loading it would run code that is not "
             "latentdc's. Where you trust it, load it with its own code, torch.save(model.state_dict(), …), and convert "
             "that file; for StyleGAN2 pickles of NVIDIA's use --kind stylegan2."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # Whatever the reader raises at a file that is no checkpoint, down to IndexError.
         raise BundleError(f"{path}: no readable checkpoint ({type(error).__name__}: {error}).") from error
 
 
-def _offenders(path: Path) -> str:
+def _offenders(path: Path) -> str | None:
+    """What a checkpoint names beside tensors; None where its program cannot even be read."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # the file's program cannot be read: no list, but still no unpickling
-        return "globals that cannot be listed"
+    except Exception:  # Whatever a wrecked pickle raises: no list, and no unpickling either.
+        return None
     return ", ".join(sorted(map(str, names))) or "more than tensors"
 
 

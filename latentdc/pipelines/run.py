@@ -82,6 +82,8 @@ class Run:
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
+        # Before the sketch, which takes longer and is of no use to a start that the decoder does not have.
+        began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
             source = self._source(given)
         state = Checkpoints(self.folder, identity(built, source=source), every_seconds=checkpoint_seconds)
@@ -89,7 +91,6 @@ class Run:
             for file in (*state.files(), state.log_path):
                 file.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
-        began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
         torch.nn.Module.to(began, self.device)
         started = self._start_images(began) if accelerator.is_main_process else None
         bank = condense(

@@ -3,7 +3,6 @@
 This file is copied into every bundle that uses it, so it imports nothing from latentdc.
 """
 
-# diffusers' own classes carry no types.
 # mypy: disable-error-code="untyped-decorator,no-untyped-call"
 
 import math
