@@ -14,7 +14,7 @@ from tiny_parts import SPEC, tiny_bank, tiny_decoder, tiny_formation
 from latentdc.bundle import load_bundle, save_bundle
 from latentdc.latents import decode
 
-READER = '''
+READER = """
 import sys
 
 class Absent:
@@ -47,7 +47,7 @@ for folder in sys.argv[3:]:
     }
 assert "latentdc" not in sys.modules
 torch.save(out, sys.argv[1])
-'''
+"""
 
 CASES = {
     "gan-tiles": ("gan", "tiles", "fp32", False),

@@ -15,6 +15,7 @@ from latentdc.cli.__main__ import app
 
 CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
 COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "recipes", "cite"]
+FITS = ["fit gan", "fit autoencoder", "fit diffusion"]
 
 
 def run(*arguments: object) -> Result:
@@ -35,7 +36,7 @@ def test_help_needs_no_torch() -> None:
     assert all(command in done.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "fit gan", "sketch merge", "sketch subtract"])
+@pytest.mark.parametrize("command", [*COMMANDS, *FITS, "sketch merge", "sketch subtract"])
 def test_every_help_teaches_with_an_example(command: str) -> None:
     shown = run(*command.split(), "--help")
     assert shown.exit_code == 0
@@ -43,7 +44,7 @@ def test_every_help_teaches_with_an_example(command: str) -> None:
     assert f"latentdc {command}" in shown.stdout.split("Example")[1]
 
 
-@pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", "fit gan"])
+@pytest.mark.parametrize("command", ["condense", "sketch", "evaluate", *FITS])
 def test_help_says_what_happens_to_images(command: str) -> None:
     from latentdc.data.decode import HOW_IT_RESIZES
 
@@ -52,7 +53,7 @@ def test_help_says_what_happens_to_images(command: str) -> None:
     assert "of each class; no class may have fewer" in told
 
 
-@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in ("fit", "cite")), "fit gan"])
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in ("fit", "cite")), *FITS])
 def test_scripts_can_ask_for_json(command: str) -> None:
     assert "--json" in run(*command.split(), "--help").stdout
 

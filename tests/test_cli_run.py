@@ -164,6 +164,18 @@ def test_fit_gan_makes_a_decoder_to_condense_through(place: Workplace, tmp_path:
         assert np.asarray(picture).std() > 0
 
 
+def test_fit_autoencoder_then_diffusion_over_its_latents(place: Workplace, tmp_path: Path) -> None:
+    few = ("--data", place.data, "--steps", 2, "--no-figures", "--batch-size", 4)
+    vae, model = tmp_path / "vae", tmp_path / "model"
+    said = run("fit", "autoencoder", *few, "--channels", "8,8", "--latent-channels", 2, "--out", vae)
+    assert f"--decoder {vae}" in said
+    shape = ("--channels", "8", "--num-steps", 2, "--autoencoder", vae)
+    card = json.loads(run("fit", "diffusion", *few, *shape, "--out", model, "--json"))["card"]
+    assert card["latent_shapes"] == {"z": [2, 4, 4]}
+    through = ("condense", "--data", place.data, "--sketch", place.sketch, *SMALL, "--decoder")
+    assert "bundle written" in run(*through, model, "--out", tmp_path / "through")
+
+
 def test_without_a_fitting_decoder_the_ways_out_are_named(place: Workplace, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["condense", "--data", str(place.data), "--out", str(tmp_path / "none")])
     assert result.exit_code == 2

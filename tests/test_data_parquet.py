@@ -23,6 +23,7 @@ def picture(value: int, *, size: tuple[int, int] = (8, 8), mode: str = "RGB") ->
 def write_parquet(path: Path, labels: list, *, names: list[str] | None = None, column: str = "label", start: int = 0):
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     for i in range(len(labels)):
@@ -105,6 +106,7 @@ def test_a_wrong_label_is_named_with_its_file_and_row(tmp_path):
 def test_unfit_parquet_files_are_refused(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
+
     path = write_parquet(tmp_path / "set.parquet", [0, 1], column="species")
     with pytest.raises(DataError, match=r"no label column among image, species. Name it 'label'"):
         open_data(path)

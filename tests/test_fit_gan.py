@@ -19,7 +19,7 @@ from latentdc.atomic import read_tensors
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
 from latentdc.errors import BundleError, DivergenceError, InputError, RecipeError
-from latentdc.fit import GanRecipe, fit_gan
+from latentdc.fit import GanRecipe, fit
 from latentdc.fit.gan import GanGame, Losses
 from latentdc.seeding import stream
 
@@ -44,7 +44,7 @@ def keyboard() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def straight(store: ClassStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("straight") / "tiny-gan"
-    return fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
+    return fit(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
 
 
 def state(out: Path, step: int = STEPS) -> dict[str, torch.Tensor]:
@@ -87,11 +87,11 @@ def test_resume_equals_straight(
     with monkeypatch.context() as patch:
         interrupt(patch, 5)
         with pytest.raises(KeyboardInterrupt):
-            fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False)
+            fit(store, TINY, out=out, steps=STEPS, progress=False, figures=False)
     part = json.loads((out / "card.json").read_text())
     assert (part["steps"], part["complete"]) == (5, False)
     assert load_decoder(out).latent_shapes == {"z": (4,)}
-    fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, resume=True)
+    fit(store, TINY, out=out, steps=STEPS, progress=False, figures=False, resume=True)
     assert (out / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
     assert (out / "samples.png").read_bytes() == (straight / "samples.png").read_bytes()
     ours, theirs = state(out), state(straight)
@@ -101,8 +101,8 @@ def test_resume_equals_straight(
 
 def test_a_fresh_run_clears_the_earlier_one_away(store: ClassStore, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "tiny-gan"
-    fit_gan(store, TINY, out=out, steps=STEPS + 3, progress=False, figures=False)
-    fit_gan(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
+    fit(store, TINY, out=out, steps=STEPS + 3, progress=False, figures=False)
+    fit(store, TINY, out=out, steps=STEPS, progress=False, figures=False, also_fits=["tiny-too"])
     assert [path.name for path in out.with_name("tiny-gan.training").glob("checkpoint-*")] == [
         f"checkpoint-{STEPS:010d}.safetensors"
     ]
@@ -110,7 +110,7 @@ def test_a_fresh_run_clears_the_earlier_one_away(store: ClassStore, straight: Pa
 
 
 def test_seed_decides(store: ClassStore, straight: Path, tmp_path: Path) -> None:
-    other = fit_gan(store, TINY, out=tmp_path / "g", steps=STEPS, seed=1, progress=False, figures=False)
+    other = fit(store, TINY, out=tmp_path / "g", steps=STEPS, seed=1, progress=False, figures=False)
     assert (other / WEIGHTS).read_bytes() != (straight / WEIGHTS).read_bytes()
 
 
@@ -144,7 +144,7 @@ def test_loads_through_the_decoder_table(straight: Path) -> None:
 
 
 def test_figures_are_measured(store: ClassStore, tmp_path: Path) -> None:
-    out = fit_gan(store, TINY, out=tmp_path / "g", steps=2, progress=False)
+    out = fit(store, TINY, out=tmp_path / "g", steps=2, progress=False)
     figures = json.loads((out / "card.json").read_text())["figures"]
     assert 0 <= figures["coverage"] <= 1
     assert figures["density"] >= 0
@@ -155,7 +155,7 @@ def test_figures_are_measured(store: ClassStore, tmp_path: Path) -> None:
 def test_hardly_any_held_out_images_make_rough_figures(
     make_store: Callable[..., ClassStore], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    out = fit_gan(make_store(4), TINY, out=tmp_path / "g", steps=1, progress=False)
+    out = fit(make_store(4), TINY, out=tmp_path / "g", steps=1, progress=False)
     figures = json.loads((out / "card.json").read_text())["figures"]
     assert figures["neighbours"] == 2, "one of each of three classes is held out"
     assert 0 <= figures["coverage"] <= 1
@@ -168,7 +168,7 @@ def test_figures_that_fail_cost_no_training(store: ClassStore, tmp_path: Path, m
 
     monkeypatch.setattr("latentdc.fit.run.measure", fails)
     with pytest.raises(KeyboardInterrupt):
-        fit_gan(store, TINY, out=tmp_path / "g", steps=1, progress=False)
+        fit(store, TINY, out=tmp_path / "g", steps=1, progress=False)
     assert json.loads((tmp_path / "g" / "card.json").read_text())["complete"]
     assert load_decoder(tmp_path / "g").latent_shapes == {"z": (4,)}
 
@@ -176,11 +176,11 @@ def test_figures_that_fail_cost_no_training(store: ClassStore, tmp_path: Path, m
 def test_divergence_is_reported(store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GanGame, "step", lambda self, number, progress: Losses(float("nan"), 0.0, 0.0))
     with pytest.raises(DivergenceError, match="step 0"):
-        fit_gan(store, TINY, out=tmp_path / "g", steps=3, progress=False)
+        fit(store, TINY, out=tmp_path / "g", steps=3, progress=False)
 
 
 def test_by_the_clock(store: ClassStore, tmp_path: Path) -> None:
-    out = fit_gan(
+    out = fit(
         store, TINY, out=tmp_path / "g", minutes=0.005, checkpoint_seconds=0.05, precision="bf16", progress=False,
         figures=False,
     )  # fmt: skip
@@ -201,9 +201,9 @@ def test_by_the_clock(store: ClassStore, tmp_path: Path) -> None:
 )
 def test_another_run_is_not_resumed(store: ClassStore, tmp_path: Path, change: dict[str, Any], said: str) -> None:
     settings: dict[str, Any] = {"recipe": TINY, "out": tmp_path / "g", "steps": 1, "progress": False, "figures": False}
-    fit_gan(store, **settings)
+    fit(store, **settings)
     with pytest.raises(InputError, match=f"another run: {said}"):
-        fit_gan(store, **settings | change, resume=True)
+        fit(store, **settings | change, resume=True)
 
 
 def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
     path.parent.mkdir()
     path.write_bytes(b"not safetensors")
     with pytest.raises(BundleError, match="no intact checkpoint"):
-        fit_gan(store, TINY, out=tmp_path / "g", steps=2, resume=True, progress=False)
+        fit(store, TINY, out=tmp_path / "g", steps=2, resume=True, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_damaged_checkpoint_is_refused(store: ClassStore, tmp_path: Path) -> Non
 )
 def test_refuses(store: ClassStore, tmp_path: Path, change: dict[str, object], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        fit_gan(store, TINY, out=tmp_path / "g", **({"steps": 2, "progress": False} | change))
+        fit(store, TINY, out=tmp_path / "g", **({"steps": 2, "progress": False} | change))
 
 
 @pytest.mark.parametrize("card", [None, "no JSON", '{"kind": "teapot"}'])
@@ -241,10 +241,10 @@ def test_what_is_no_generator_is_left_alone(store: ClassStore, tmp_path: Path, c
     if card is not None:
         (out / "card.json").write_text(card)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(InputError, match=r"thesis: exists and holds no generator.*\(--out\)"):
-        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    with pytest.raises(InputError, match=r"thesis: exists and holds no decoder.*\(--out\)"):
+        fit(store, TINY, out=out, steps=1, progress=False, figures=False)
     with pytest.raises(InputError, match="is a file; give a folder"):
-        fit_gan(store, TINY, out=out / "chapter-1.tex", steps=1, progress=False, figures=False)
+        fit(store, TINY, out=out / "chapter-1.tex", steps=1, progress=False, figures=False)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -259,12 +259,12 @@ def test_what_came_in_the_way_during_training_is_left_alone(
         return whole(self, number, progress)
 
     monkeypatch.setattr(GanGame, "step", step)
-    with pytest.raises(InputError, match="holds no generator"):
-        fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False)
+    with pytest.raises(InputError, match="holds no decoder"):
+        fit(store, TINY, out=out, steps=1, progress=False, figures=False)
     assert (out / "notes.txt").read_text() == "mine"
     (out / "notes.txt").unlink()
     monkeypatch.undo()
-    assert (fit_gan(store, TINY, out=out, steps=1, progress=False, figures=False) / WEIGHTS).is_file()
+    assert (fit(store, TINY, out=out, steps=1, progress=False, figures=False) / WEIGHTS).is_file()
 
 
 @pytest.mark.parametrize(
@@ -296,5 +296,5 @@ def test_sizes_the_generator_cannot_make_are_refused(
     make_store: Callable[..., ClassStore], tmp_path: Path, size: int, change: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(RecipeError, match=said):
-        fit_gan(make_store(size=size), dataclasses.replace(TINY, **change), out=tmp_path / "g", steps=1, progress=False)
+        fit(make_store(size=size), dataclasses.replace(TINY, **change), out=tmp_path / "g", steps=1, progress=False)
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from tiny_parts import tiny_decoder
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
 from latentdc.errors import InputError
-from latentdc.fit import GanRecipe, fit_gan
+from latentdc.fit import GanRecipe, fit
 from latentdc.initialise import initialise
 from latentdc.portable.biggan import BigGanDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
@@ -140,7 +140,7 @@ def test_the_class_mean_start_begins_at_the_decoders_mean() -> None:
 
 def test_a_mapping_network_opens_its_spaces(make_store: Callable[..., ClassStore], tmp_path: Path) -> None:
     recipe = GanRecipe(z_dim=4, channels=(8, 4), critic_channels=(8, 8), batch_size=8, embed_dim=4, mapping=2)
-    out = fit_gan(make_store(20), recipe, out=tmp_path / "mapped", steps=3, progress=False, figures=False)
+    out = fit(make_store(20), recipe, out=tmp_path / "mapped", steps=3, progress=False, figures=False)
     decoder: Any = load_decoder(out)
     assert decoder.in_space("w+").latent_shapes == {"w": (3, 4)}
     owner = torch.arange(3)

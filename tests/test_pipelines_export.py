@@ -77,6 +77,7 @@ def test_folder_names_are_safe_and_distinct() -> None:
 
 def test_parquet_is_read_with_class_names(tmp_path: Path) -> None:
     import datasets
+
     path = export.write_parquet(tmp_path / "images.parquet", [batch("pil")], NAMES)
     read = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
     assert read.features["label"].names == list(NAMES)

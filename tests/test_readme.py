@@ -40,7 +40,7 @@ def test_options_exist(arguments: list[str]) -> None:
     words = [word for word in arguments if not word.startswith("-")]
     command = (
         arguments[:2]
-        if arguments[0] in ("fit", "sketch") and words[1] in ("gan", "merge", "subtract")
+        if arguments[0] in ("fit", "sketch") and words[1] in ("gan", "autoencoder", "diffusion", "merge", "subtract")
         else arguments[:1]
     )
     shown = CliRunner().invoke(app, [*command, "--help"])

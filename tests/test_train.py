@@ -67,9 +67,7 @@ def test_repeats_bit_for_bit(arch: str) -> None:
         return images + 0.05 * torch.randn(images.shape, generator=rng)
 
     spec = TrainSpec(epochs=3, batch_size=5)
-    prints = [
-        fingerprint(train_student(_student(arch), x, y, spec, seed=seed, augment=augment)) for seed in (1, 1, 2)
-    ]
+    prints = [fingerprint(train_student(_student(arch), x, y, spec, seed=seed, augment=augment)) for seed in (1, 1, 2)]
     assert prints[0] == prints[1]
     assert prints[0] != prints[2]
 

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json as json_
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from latentdc.cli import options
 from latentdc.cli.app import emit, group, say
 
+if TYPE_CHECKING:
+    from latentdc.fit.training import FitRecipe
+
 app = group(
     """Train a decoder on your own images, to condense through with --decoder.
 
     \b
-    Example:
+    Examples:
       latentdc fit gan --data my-images/ --size 32 --minutes 30 --out my-gan
+      latentdc fit autoencoder --data my-images/ --size 32 --minutes 20 --out my-vae
+      latentdc fit diffusion --data my-images/ --size 32 --autoencoder my-vae --minutes 40 --out my-diffusion
       latentdc condense --data my-images/ --size 32 --decoder my-gan --images-per-class 10 --out runs/mine
     """
 )
+
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Updates in all; or give --minutes.")]
+Minutes = Annotated[float | None, typer.Option("--minutes", help="Training time in all; or give --steps.")]
+Channels = Annotated[str, typer.Option("--channels", help="Feature maps, one number per level of resolution.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Images per update.")]
+Resume = Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the checkpoint of --out.")]
+AlsoFits = Annotated[
+    str | None, typer.Option("--also-fits", help="Other data sets, by name, that it may be a default for.")
+]
+FiguresOption = Annotated[bool, typer.Option("--figures/--no-figures", help="Measure it on held-out images last.")]
 
 
 @app.callback()
@@ -26,27 +43,76 @@ def fit() -> None:
     """Train a decoder."""
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What every kind of decoder is asked."""
+
+    data: str
+    out: Path
+    steps: int | None
+    minutes: float | None
+    seed: int
+    precision: options.Precision
+    device: str | None
+    resume: bool
+    also_fits: str | None
+    figures: bool
+    size: int | None
+    classes: str | None
+    limit: int | None
+    no_mirror: bool
+    download: bool
+    json: bool
+
+    def __call__(self, recipe: FitRecipe) -> None:
+        """Train and say where the decoder is."""
+        from latentdc.fit.run import fit as train
+
+        out = options.writable(self.out)
+        real = options.opened(
+            self.data,
+            size=self.size,
+            classes=self.classes,
+            limit=self.limit,
+            download=self.download,
+            no_mirror=self.no_mirror,
+        )
+        folder = train(
+            real.train,
+            recipe,
+            out=out,
+            steps=self.steps,
+            minutes=self.minutes,
+            seed=self.seed,
+            device=options.place(self.device),
+            precision=self.precision.value,
+            resume=self.resume,
+            figures=self.figures,
+            also_fits=options.names(self.also_fits) or (),
+        )
+        if self.json:
+            emit({"path": str(folder), "card": json_.loads((folder / "card.json").read_text(encoding="utf-8"))})
+        else:
+            say(f"decoder written to {folder}; use it with: latentdc condense --data {self.data} --decoder {folder} …")
+
+
 @app.command()
 def gan(
     *,
     data: options.Data,
     out: options.Out,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Updates in all; or give --minutes.")] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Training time in all; or give --steps.")] = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
     z_dim: Annotated[int, typer.Option("--z-dim", min=1, help="Numbers per latent: the rate of the code.")] = 16,
-    channels: Annotated[str, typer.Option("--channels", help="Feature maps of the generator, coarse to fine.")] = (
-        "128,64,24"
-    ),
+    channels: Channels = "128,64,24",
     mapping: Annotated[int, typer.Option("--mapping", min=0, help="Layers of a network that opens w and w+.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images per update.")] = 64,
+    batch_size: BatchSize = 64,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = None,
-    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the checkpoint of --out.")] = True,
-    also_fits: Annotated[
-        str | None, typer.Option("--also-fits", help="Other data sets, by name, that it may be a default for.")
-    ] = None,
-    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Measure coverage and accuracy last.")] = True,
+    resume: Resume = True,
+    also_fits: AlsoFits = None,
+    figures: FiguresOption = True,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
@@ -64,24 +130,138 @@ def gan(
       latentdc fit gan --data my-images/ --size 32 --steps 20000 --z-dim 32 --out my-gan
     """
     from latentdc.fit.gan import GanRecipe
-    from latentdc.fit.run import fit_gan
 
-    out, levels = options.writable(out), options.numbers("--channels", channels)
-    real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    folder = fit_gan(
-        real.train,
-        GanRecipe(z_dim=z_dim, channels=levels, mapping=mapping, batch_size=batch_size),
-        out=out,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        device=options.place(device),
-        precision=precision.value,
-        resume=resume,
-        figures=figures,
-        also_fits=options.names(also_fits) or (),
+    levels = options.numbers("--channels", channels)
+    job = _Job(
+        data,
+        out,
+        steps,
+        minutes,
+        seed,
+        precision,
+        device,
+        resume,
+        also_fits,
+        figures,
+        size,
+        classes,
+        limit,
+        no_mirror,
+        download,
+        json,
     )
-    if json:
-        emit({"path": str(folder), "card": json_.loads((folder / "card.json").read_text(encoding="utf-8"))})
-    else:
-        say(f"decoder written to {folder}; use it with: latentdc condense --data {data} --decoder {folder} …")
+    job(GanRecipe(z_dim=z_dim, channels=levels, mapping=mapping, batch_size=batch_size))
+
+
+@app.command()
+def autoencoder(
+    *,
+    data: options.Data,
+    out: options.Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    latent_channels: Annotated[int, typer.Option("--latent-channels", min=1, help="Channels of a latent.")] = 1,
+    channels: Channels = "16,32,64",
+    batch_size: BatchSize = 64,
+    seed: options.Seed = 0,
+    precision: options.PrecisionOption = options.Precision.fp32,
+    device: options.Device = None,
+    resume: Resume = True,
+    also_fits: AlsoFits = None,
+    figures: FiguresOption = True,
+    size: options.Size = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    no_mirror: options.NoMirror = False,
+    download: options.Download = False,
+    json: options.Json = False,
+) -> None:
+    """Train a variational autoencoder (AutoencoderKL of diffusers): absolute error and a weak divergence.
+
+    A latent has a number for every 4 x 4 pixels of the image (with three levels of --channels) and latent channel.
+    Writes a decoder folder and keeps its checkpoint in OUT.training beside it.
+
+    \b
+    Example:
+      latentdc fit autoencoder --data my-images/ --size 32 --minutes 20 --latent-channels 4 --out my-vae
+    """
+    from latentdc.fit.autoencoder import AutoencoderRecipe
+
+    levels = options.numbers("--channels", channels)
+    job = _Job(
+        data,
+        out,
+        steps,
+        minutes,
+        seed,
+        precision,
+        device,
+        resume,
+        also_fits,
+        figures,
+        size,
+        classes,
+        limit,
+        no_mirror,
+        download,
+        json,
+    )
+    job(AutoencoderRecipe(latent_channels=latent_channels, channels=levels, batch_size=batch_size))
+
+
+@app.command()
+def diffusion(
+    *,
+    data: options.Data,
+    out: options.Out,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    autoencoder: Annotated[
+        str | None, typer.Option("--autoencoder", help="Folder or shipped name of an autoencoder; pixels if left out.")
+    ] = None,
+    channels: Channels = "64",
+    num_steps: Annotated[int, typer.Option("--num-steps", min=1, help="Steps that the decoder takes.")] = 10,
+    batch_size: BatchSize = 128,
+    seed: options.Seed = 0,
+    precision: options.PrecisionOption = options.Precision.fp32,
+    device: options.Device = None,
+    resume: Resume = True,
+    also_fits: AlsoFits = None,
+    figures: FiguresOption = True,
+    size: options.Size = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    no_mirror: options.NoMirror = False,
+    download: options.Download = False,
+    json: options.Json = False,
+) -> None:
+    """Train a class-conditional diffusion model over pixels or over the latents of an autoencoder.
+
+    Writes a decoder folder, its autoencoder inside, and keeps its checkpoint in OUT.training beside it.
+
+    \b
+    Example:
+      latentdc fit diffusion --data my-images/ --size 32 --autoencoder my-vae --minutes 40 --out my-diffusion
+    """
+    from latentdc.fit.diffusion import DiffusionRecipe
+
+    levels = options.numbers("--channels", channels)
+    job = _Job(
+        data,
+        out,
+        steps,
+        minutes,
+        seed,
+        precision,
+        device,
+        resume,
+        also_fits,
+        figures,
+        size,
+        classes,
+        limit,
+        no_mirror,
+        download,
+        json,
+    )
+    job(DiffusionRecipe(autoencoder or "", channels=levels, num_steps=num_steps, batch_size=batch_size))

@@ -9,51 +9,67 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from latentdc.decoders.reference import read_card, seal
 from latentdc.errors import BundleError, InputError
 from latentdc.grid import save_grid
 from latentdc.machine import processor
-from latentdc.portable.gan import GanDecoder
 from latentdc.types import DataSpec
+
+_WHAT = {
+    "gan": "A class-conditional convolutional generator",
+    "autoencoder": "A convolutional autoencoder",
+    "diffusion": "A class-conditional diffusion model, decoded in {recipe[num_steps]} deterministic steps,",
+}
+"""What ``latentdc fit`` makes, in words."""
 
 
 def publish(
-    out: Path, decoder: GanDecoder, spec: DataSpec, facts: Mapping[str, Any], *, images: Tensor, owner: Tensor
+    out: Path,
+    decoder: ModelMixin,
+    spec: DataSpec,
+    facts: Mapping[str, Any],
+    *,
+    kind: str,
+    picture: tuple[Tensor, Tensor],
 ) -> None:
     """Write the decoder folder, complete or not at all: it is built beside ``out`` and moved into place.
 
     Args:
-        out: the folder; a generator that was there is replaced, anything else is left alone.
-        decoder: the generator to ship.
+        out: the folder; a fitted decoder that was there is replaced, anything else is left alone.
+        decoder: the decoder to ship.
         spec: the data it was trained on.
         facts: recipe, seed, seconds, figures: whatever the card should hold beside data, machine and checksums.
-        images: samples ``(n, c, h, w)`` uint8 for ``samples.png``.
-        owner: class of each sample ``(n,)``.
+        kind: a name of ``latentdc.decoders.DECODERS``.
+        picture: images ``(n, c, h, w)`` uint8 and the class of each ``(n,)``, for ``samples.png``.
 
     Raises:
-        InputError: the place is taken by something that is no generator.
+        InputError: the place is taken by something that is no fitted decoder.
     """
     check_publishable(out)  # Again: training took a while, and somebody may have put something there.
     fresh = out.with_name(f".{out.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
-    decoder.save_pretrained(fresh)
+    module: Any = decoder  # diffusers' own classes carry no types
+    module.to("cpu").save_pretrained(fresh)
     config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
     config.pop("_name_or_path", None)  # diffusers notes the folder a module came from
     (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for path in fresh.iterdir():
         path.chmod(0o644)  # safetensors writes files only their owner can read
+    images, owner = picture
     per_class = int(torch.bincount(owner).max())
     save_grid(fresh / "samples.png", images, owner, spec.class_names, per_class=per_class)
     card: dict[str, Any] = {
-        "kind": "gan",
+        "kind": kind,
         "data": spec.name,
         "image_shape": list(spec.image_shape),
         "num_classes": spec.num_classes,
         "class_names": list(spec.class_names),
         "fingerprint": spec.fingerprint,
-        "parameters": sum(p.numel() for p in decoder.parameters()),
+        "latent_shapes": {name: list(shape) for name, shape in module.latent_shapes.items()},
+        "parameters": sum(p.numel() for p in module.parameters()),
         **facts,
         "machine": machine(),
     }
@@ -69,23 +85,23 @@ def publish(
 
 
 def check_publishable(out: Path) -> None:
-    """Check that ``publish`` may put a generator there: before the training, not after.
+    """Check that ``publish`` may put a decoder there: before the training, not after.
 
     Raises:
-        InputError: the place is a file, or a folder that holds anything but a generator.
+        InputError: the place is a file, or a folder that holds anything but a fitted decoder.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder for the decoder (--out).")
-    if out.is_dir() and any(out.iterdir()) and not _is_generator(out):
+    if out.is_dir() and any(out.iterdir()) and not _is_fitted(out):
         raise InputError(
-            f"{out}: exists and holds no generator of latentdc fit; give an empty or new folder (--out), "
+            f"{out}: exists and holds no decoder of latentdc fit; give an empty or new folder (--out), "
             "it is left as it is."
         )
 
 
-def _is_generator(folder: Path) -> bool:
+def _is_fitted(folder: Path) -> bool:
     try:
-        return bool(read_card(folder).get("kind") == "gan")
+        return read_card(folder).get("kind") in _WHAT
     except BundleError:
         return False
 
@@ -97,12 +113,12 @@ def machine() -> dict[str, str | int]:
 
 def _readme(name: str, card: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, card["image_shape"]))
+    sizes = " and ".join(" x ".join(map(str, size)) for size in card["latent_shapes"].values())
     lines = [
         f"# {name}",
         "",
-        f"A class-conditional convolutional generator for {card['data']}: {card['num_classes']} classes, images of "
-        f"{shape} in [0, 1], latents of {card['recipe']['z_dim']} standard normal numbers, "
-        f"{card['parameters']:,} parameters.",
+        f"{_WHAT[card['kind']].format(**card)} for {card['data']}: {card['num_classes']} classes, images of {shape} in "
+        f"[0, 1], latents of {sizes} numbers, {card['parameters']:,} parameters.",
         "",
         f"Trained from scratch on {card['train_images']:,} training images in {card['steps']:,} steps and "
         f"{card['seconds'] / 60:.1f} minutes ({card['machine']['processor']}, {card['machine']['threads']} threads, "
@@ -121,10 +137,11 @@ def _readme(name: str, card: Mapping[str, Any]) -> str:
         "",
         f'decoder = load_decoder("{name}")  # or a path to this folder; checks every sha256',
         f"owner = torch.arange({card['num_classes']})",
-        "images = decoder(decoder.prior(owner, torch.Generator().manual_seed(0)), owner)",
+        "latents = decoder.prior(owner, torch.Generator().manual_seed(0))",
+        "images = decoder(latents, owner)",
         "```",
         "",
-        "![samples, one row a class](samples.png)",
+        "![one row a class](samples.png)",
         "",
     ]
     return "\n".join(lines)

@@ -1,12 +1,14 @@
 """How good a fitted decoder is, measured on held-out real images: never on the test set.
 
-Fidelity and diversity in the embedding of a small classifier, and accuracy both ways between real and generated.
+Fidelity and diversity in the embedding of a small classifier, and accuracy both ways between real and made images:
+draws from the prior of a generator, or what an autoencoder makes of real images.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,6 @@ from latentdc.data.store import ClassStore
 from latentdc.networks.base import Network, build
 from latentdc.networks.infer import accuracy, embed
 from latentdc.networks.train import TrainSpec, train_student
-from latentdc.portable.gan import GanDecoder
 from latentdc.seeding import stream
 from latentdc.types import DataSpec
 
@@ -28,18 +29,24 @@ _CHUNK = 500
 class Figures:
     """Figures of a decoder; accuracies in per cent."""
 
-    density: float
-    coverage: float
     real_classifier_on_held_out: float
     """A classifier trained on the training slice, on held-out real images: the ceiling."""
     real_classifier_on_samples: float
-    """The same classifier on samples, against the class they were asked for."""
+    """The same classifier on made images, against the class they were asked for (or made of)."""
     sample_classifier_on_held_out: float
-    """A classifier trained on as many samples as there are training images, on held-out real images."""
-    neighbours: int
-    """Of density and coverage; fewer than the usual 5 where hardly any images are held out."""
+    """A classifier trained on as many made images as there are training images, on held-out real images."""
     classifier: str
     """Architecture, width and passes of both classifiers."""
+    density: float | None = None
+    coverage: float | None = None
+    neighbours: int | None = None
+    """Of density and coverage; fewer than the usual 5 where hardly any images are held out."""
+    rmse: float | None = None
+    """Of an autoencoder: root mean square error of decoded held-out images, pixels in [0, 1]."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures that there are, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -74,22 +81,38 @@ def density_coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> tuple[f
 
 
 @torch.no_grad()
-def samples(decoder: GanDecoder, owner: Tensor, *, seed: int) -> Tensor:
+def samples(decoder: Any, owner: Tensor, *, seed: int) -> Tensor:
     """One prior sample per entry of ``owner``, as uint8 images ``(n, c, h, w)``."""
     device = next(decoder.parameters()).device
     parts = []
     for number, classes in enumerate(torch.split(owner, _CHUNK)):
         classes = classes.to(device)
         images = decoder(decoder.prior(classes, stream(seed, "figure-samples", number)), classes)
-        parts.append(images.mul(255).round().to(torch.uint8).cpu())
+        parts.append(_stored(images))
     return torch.cat(parts)
 
 
+@torch.no_grad()
+def reconstructions(decoder: Any, store: ClassStore) -> Tensor:
+    """Every image of a store encoded and decoded, as uint8 images ``(n, c, h, w)``."""
+    device = next(decoder.parameters()).device
+    parts = []
+    for images, classes in zip(torch.split(store.images, _CHUNK), torch.split(store.labels, _CHUNK), strict=True):
+        x, owner = images.to(device).float() / 255, classes.to(device)
+        parts.append(_stored(decoder(decoder.encode(x, owner), owner)))
+    return torch.cat(parts)
+
+
+def _stored(images: Tensor) -> Tensor:
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
+
+
 def measure(
-    decoder: GanDecoder,
+    decoder: Any,
     train: ClassStore,
     held: ClassStore,
     *,
+    reconstructs: bool = False,
     seed: int,
     precision: str = "fp32",
     spec: FiguresSpec | None = None,
@@ -97,9 +120,10 @@ def measure(
     """All figures of a decoder; trains two small classifiers.
 
     Args:
-        decoder: the generator in eval mode.
+        decoder: the decoder in eval mode.
         train: the images it was trained on.
         held: real images it never saw.
+        reconstructs: judge decoded real images, not draws from the prior.
         seed: seed of classifiers and samples.
         precision: ``"fp32"`` or ``"bf16"`` for the classifiers.
         spec: sizes.
@@ -112,9 +136,18 @@ def measure(
         return train_student(network, images, labels, fitted, seed=seed, precision=precision)
 
     real = classifier(train.images, train.labels, train.spec)
-    near = samples(decoder, held.labels, seed=seed)
-    copies = samples(decoder, train.labels, seed=seed + 1)
+    near = reconstructions(decoder, held) if reconstructs else samples(decoder, held.labels, seed=seed)
+    copies = reconstructions(decoder, train) if reconstructs else samples(decoder, train.labels, seed=seed + 1)
     taught = classifier(copies, train.labels, train.spec)
+    accuracies = (
+        round(accuracy(real, held.images, held.labels), 2),
+        round(accuracy(real, near, held.labels), 2),
+        round(accuracy(taught, held.images, held.labels), 2),
+        f"convnet width {spec.width}, {spec.epochs + 1} passes",
+    )
+    if reconstructs:
+        error = (near.float() - held.images.float()).square().mean().sqrt() / 255
+        return Figures(*accuracies, rmse=round(float(error), 4))
     neighbours = min(spec.neighbours, len(held) - 1)  # At least 1: every class holds one out, and there are two.
     if neighbours < spec.neighbours:
         log.warning(
@@ -124,12 +157,4 @@ def measure(
             spec.neighbours,
         )
     density, coverage = density_coverage(embed(real, held.images), embed(real, near), neighbours)
-    return Figures(
-        density=round(density, 4),
-        coverage=round(coverage, 4),
-        real_classifier_on_held_out=round(accuracy(real, held.images, held.labels), 2),
-        real_classifier_on_samples=round(accuracy(real, near, held.labels), 2),
-        sample_classifier_on_held_out=round(accuracy(taught, held.images, held.labels), 2),
-        neighbours=neighbours,
-        classifier=f"convnet width {spec.width}, {spec.epochs + 1} passes",
-    )
+    return Figures(*accuracies, round(density, 4), round(coverage, 4), neighbours)

@@ -1,12 +1,11 @@
 """How the class-conditional generator is trained: the recipe, and one step of the game with its full state.
 
-The loop around it is ``latentdc.fit.fit_gan``; the generator itself is ``latentdc.portable.gan.GanDecoder``.
+The loop around it is ``latentdc.fit.fit``; the generator itself is ``latentdc.portable.gan.GanDecoder``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -14,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from latentdc.checkpoint import optimizer_tensors, restore_optimizer
 from latentdc.data.store import ClassStore
-from latentdc.errors import BundleError, RecipeError
+from latentdc.errors import RecipeError
 from latentdc.fit.critic import ProjectionCritic
 from latentdc.fit.encoder import Encoder, reparameterise
+from latentdc.fit.training import Training, check_levels, falling, follow
 from latentdc.portable.gan import GanDecoder
 from latentdc.seeding import global_seed, stream
 
@@ -46,6 +45,7 @@ class GanRecipe:
     Larsen et al. 2016, arXiv 1512.09300 (autoencoder and game with one decoder).
     """
 
+    kind: ClassVar[str] = "gan"
     cite: ClassVar[tuple[str, ...]] = ("miyato2018projection", "miyato2018spectral", "larsen2016vaegan")
 
     z_dim: int = 16
@@ -96,22 +96,22 @@ class GanRecipe:
         Raises:
             RecipeError: their height or width cannot be halved as often as the channels ask.
         """
-        sides, levels = image_shape[1:], len(self.channels)
-        factor = 2 ** (levels - 1)
-        if any(side % factor for side in sides):
-            fewer = max(n for n in range(1, levels) if not any(side % 2 ** (n - 1) for side in sides))
-            below = max(factor, min(sides) // factor * factor)
-            raise RecipeError(
-                f"channels = {self.channels}: {levels} levels need height and width divisible by {factor}, the images "
-                f"are {sides[0]} x {sides[1]}. Give at most {fewer} levels (--channels), or load the images at another "
-                f"size, for instance {below} or {below + factor} pixels (--size)"
-            )
+        check_levels(image_shape, self.channels)
+        sides = image_shape[1:]
         least = max(4, 2 ** len(self.critic_channels))
         if min(sides) < least:
             raise RecipeError(
                 f"critic_channels = {self.critic_channels}: {len(self.critic_channels)} levels need images of at least "
                 f"{least} pixels, these are {sides[0]} x {sides[1]}. Give fewer levels or load them larger (--size)"
             )
+
+    def training(self, store: ClassStore, *, seed: int, device: torch.device, bf16: bool) -> GanGame:
+        """The game at its start.
+
+        Raises:
+            RecipeError: as ``check``.
+        """
+        return GanGame(store, self, seed=seed, device=device, bf16=bf16)
 
 
 class Losses(NamedTuple):
@@ -123,11 +123,11 @@ class Losses(NamedTuple):
     """Squared reconstruction error per image, 0 without reconstruction."""
 
 
-class GanGame:
-    """Generator, its running average, critic, encoder and optimisers: everything a checkpoint has to hold."""
+class GanGame(Training):
+    """Generator, its running average, critic, encoder and optimisers."""
 
     def __init__(self, store: ClassStore, recipe: GanRecipe, *, seed: int, device: torch.device, bf16: bool) -> None:
-        self.store, self.recipe, self.seed, self.device, self.bf16 = store, recipe, seed, device, bf16
+        self.recipe: GanRecipe = recipe
         shape, classes = store.spec.image_shape, store.spec.num_classes
         recipe.check(shape)
         with global_seed(seed, "gan-init"):
@@ -138,11 +138,13 @@ class GanGame:
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         for net in (self.generator, self.critic, self.encoder):
             net.train()
-        self.optimisers = {
+        optimisers = {
             "generator": self._adam(self.generator, recipe.generator_rate),
             "critic": self._adam(self.critic, recipe.critic_rate),
             "encoder": self._adam(self.encoder, recipe.encoder_rate),
         }
+        nets = {"generator": self.generator, "average": self.average, "critic": self.critic, "encoder": self.encoder}
+        super().__init__(store, nets, optimisers, seed=seed, device=device, bf16=bf16)
 
     def _adam(self, net: nn.Module, rate: float) -> torch.optim.Adam:
         return torch.optim.Adam(net.parameters(), rate, betas=self.recipe.betas, fused=True)
@@ -176,7 +178,7 @@ class GanGame:
             generator_loss = -self._score(fake, drawn).mean()
         error = (fake[:paired] - real[:paired]).square().sum() / max(paired, 1)
         self._descend(generator_loss + recipe.reconstruct * (error + recipe.kl * divergence), ("generator", "encoder"))
-        self._follow(number)
+        follow(self.average, self.generator, number, recipe.average)
         return Losses(float(critic_loss), float(generator_loss.detach()), float(error.detach()))
 
     def _critic_step(self, real: Tensor, owner: Tensor, fake: Tensor, drawn: Tensor) -> Tensor:
@@ -203,16 +205,9 @@ class GanGame:
 
     def _rates(self, progress: float) -> dict[str, float]:
         recipe = self.recipe
-        share = min(1.0, max(0.0, (1 - progress) / (1 - recipe.constant)))
+        share = falling(progress, recipe.constant)
         rates = {"generator": recipe.generator_rate, "critic": recipe.critic_rate, "encoder": recipe.encoder_rate}
         return {name: rate * share for name, rate in rates.items()}
-
-    @torch.no_grad()
-    def _follow(self, number: int) -> None:
-        # A short warm-up: a fixed decay would keep the random start in the average for thousands of steps.
-        decay = min(self.recipe.average, (1 + number) / (10 + number))
-        for kept, fresh in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-            kept.lerp_(fresh, 1 - decay)
 
     @torch.no_grad()
     def decoder(self) -> GanDecoder:
@@ -232,37 +227,3 @@ class GanGame:
             means = decoder.in_space("w").class_mean(labels, stream(self.seed, "gan-means"))["w"]
             decoder.mapper.get_buffer("means").copy_(means)
         return decoder.eval()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The whole state as named tensors."""
-        found: dict[str, Tensor] = {}
-        for part, net in self._nets().items():
-            found |= {f"{part}.{name}": value for name, value in net.state_dict().items()}
-        for part, optimiser in self.optimisers.items():
-            found |= {f"{part}-adam/{name}": value for name, value in optimizer_tensors(optimiser).items()}
-        return found
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put a state back.
-
-        Raises:
-            BundleError: the state is of another recipe or another kind of image.
-        """
-        for part, net in self._nets().items():
-            mine = {k.removeprefix(part + "."): v for k, v in tensors.items() if k.startswith(part + ".")}
-            try:
-                net.load_state_dict(mine)
-            except RuntimeError as error:
-                raise BundleError(f"the checkpoint does not fit this recipe and data ({part}): {error}") from error
-        for part, optimiser in self.optimisers.items():
-            prefix = f"{part}-adam/"
-            mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            restore_optimizer(optimiser, mine)
-
-    def _nets(self) -> dict[str, nn.Module]:
-        return {
-            "generator": self.generator,
-            "average": self.average,
-            "critic": self.critic,
-            "encoder": self.encoder,
-        }

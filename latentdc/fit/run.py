@@ -1,4 +1,4 @@
-"""``fit_gan``: the loop around the game, with progress, sample grids, checkpoints and the finished decoder folder."""
+"""``fit``: the loop around a training, with progress, sample grids, checkpoints and the finished decoder folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 from tqdm import tqdm
 
@@ -18,10 +19,8 @@ from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
 from latentdc.errors import DivergenceError, InputError
 from latentdc.fit.card import check_publishable, publish
-from latentdc.fit.figures import Figures, measure
-from latentdc.fit.gan import GanGame, GanRecipe, Losses
-from latentdc.portable.gan import GanDecoder
-from latentdc.seeding import stream
+from latentdc.fit.figures import Figures, measure, reconstructions, samples
+from latentdc.fit.training import FitRecipe, Training
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,8 @@ _SHOW_EVERY = 20
 class _Run:
     """Where a run stands and how far it goes."""
 
-    game: GanGame
+    recipe: FitRecipe
+    training: Training
     out: Path
     checkpoints: Checkpoints
     steps: int | None
@@ -42,7 +42,7 @@ class _Run:
     step: int = 0
     seconds: float = 0.0
     """Training time of earlier sittings plus this one, without figures."""
-    losses: Losses = field(default_factory=lambda: Losses(0.0, 0.0, 0.0))
+    losses: tuple[float, ...] = ()
 
     @property
     def progress(self) -> float:
@@ -53,21 +53,21 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint."""
-        self.checkpoints.save(self.step, self.game.tensors(), {"seconds": self.seconds})
+        self.checkpoints.save(self.step, self.training.tensors(), {"seconds": self.seconds})
 
     def start(self, resume: bool) -> None:
         """Take the newest checkpoint up again, or clear away those of an earlier run."""
         saved = self.checkpoints.load() if resume else None
         if saved is not None:
-            self.game.load(saved.tensors)
+            self.training.load(saved.tensors)
             self.step, self.seconds = saved.step, float(saved.state["seconds"])
             log.info("resumed at step %d", self.step)
         self.checkpoints.discard_after(-1 if saved is None else self.step)
 
 
-def fit_gan(
+def fit(
     store: ClassStore,
-    recipe: GanRecipe | None = None,
+    recipe: FitRecipe,
     *,
     out: Path | str,
     steps: int | None = None,
@@ -81,15 +81,15 @@ def fit_gan(
     also_fits: Sequence[str] = (),
     progress: bool = True,
 ) -> Path:
-    """Train a class-conditional generator on a store and write it as a decoder folder; returns that folder.
+    """Train a decoder on a store and write it as a folder to condense through; returns that folder.
 
     Beside ``out`` a folder ``<out>.training`` keeps the checkpoint and the sample grids. At every checkpoint ``out``
     is rewritten with the average so far, so an interrupted run leaves a usable decoder.
 
     Args:
         store: training images; a share ``recipe.holdout`` of each class is kept for the figures and never trained on.
-        recipe: the generator and its game; defaults to ``GanRecipe()``.
-        out: folder to write; its name is the checkpoint's name. A generator that is there is replaced.
+        recipe: what is trained and how: a ``GanRecipe``, ``AutoencoderRecipe`` or ``DiffusionRecipe``.
+        out: folder to write; its name is the checkpoint's name. A fitted decoder that is there is replaced.
         steps: updates in all. Then the result is a function of the arguments, resumed or not.
         minutes: instead of steps, training time in all; learning rates follow the clock.
         seed: seed of everything random.
@@ -97,14 +97,14 @@ def fit_gan(
         precision: ``"fp32"`` or ``"bf16"`` (autocast; about 1.5 times as fast where the processor has it).
         resume: continue from the checkpoint if there is one.
         checkpoint_seconds: time between two checkpoints and sample grids.
-        figures: measure density, coverage and accuracies on the held-out share at the end (takes minutes on a CPU).
+        figures: measure the decoder on the held-out share at the end (takes minutes on a CPU).
         also_fits: names of other data sets of the same kind of image, for which the decoder may be a default.
         progress: show a progress bar on stderr.
 
     Raises:
         InputError: not exactly one of steps and minutes, an unknown precision, a place that is taken by something that
-            is no generator or cannot be written, or a checkpoint of another run, one of another length too: the length
-            decides when the learning rates fall.
+            is no fitted decoder or cannot be written, or a checkpoint of another run, one of another length too: the
+            length decides when the learning rates fall.
         RecipeError: the images' size does not fit the recipe's channels.
         BundleError: the checkpoint is damaged.
         DivergenceError: a loss became NaN or infinite.
@@ -116,10 +116,10 @@ def fit_gan(
         raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
     if isinstance(also_fits, str):
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
-    recipe, out = recipe or GanRecipe(), destination(out)
+    out = destination(out)
     check_publishable(out)
     train, held = store.holdout(recipe.holdout)
-    game = GanGame(train, recipe, seed=seed, device=torch.device(device), bf16=precision == "bf16")
+    training = recipe.training(train, seed=seed, device=torch.device(device), bf16=precision == "bf16")
     identity = {
         **{f"recipe.{name}": value for name, value in asdict(recipe).items()},
         "seed": seed,
@@ -127,19 +127,28 @@ def fit_gan(
         "data": store.spec.fingerprint,
         "steps": steps,  # how far the run goes decides when its learning rates fall
         "minutes": minutes,
+        **training.origin(),
     }
     kept = Checkpoints(out.with_name(out.name + ".training"), identity, every_seconds=checkpoint_seconds)
-    run = _Run(game, out, kept, steps, minutes, also_fits=tuple(dict.fromkeys(also_fits)))
+    run = _Run(recipe, training, out, kept, steps, minutes, also_fits=tuple(dict.fromkeys(also_fits)))
     run.start(resume)
     _train(run, store, progress=progress)
     _publish(run, store, None)  # Before the figures, which take minutes and may be interrupted.
     if figures:
-        _publish(run, store, measure(game.decoder(), train, held, seed=seed, precision=precision))
+        decoder, kind = training.decoder(), training.reconstructs
+        _publish(run, store, measure(decoder, train, held, reconstructs=kind, seed=seed, precision=precision))
     return run.out
 
 
 def _train(run: _Run, store: ClassStore, *, progress: bool) -> None:
-    bar = tqdm(desc="fit gan", total=run.steps, initial=run.step, unit="step", disable=not progress, mininterval=1.0)
+    bar = tqdm(
+        desc=f"fit {run.recipe.kind}",
+        total=run.steps,
+        initial=run.step,
+        unit="step",
+        disable=not progress,
+        mininterval=1.0,
+    )
     try:
         while run.progress < 1:
             with uninterrupted():
@@ -161,10 +170,10 @@ def _train(run: _Run, store: ClassStore, *, progress: bool) -> None:
 def _step(run: _Run) -> None:
     """One step of the game and of the counters that belong to it."""
     start = time.monotonic()
-    run.losses = run.game.step(run.step, run.progress)
+    run.losses = run.training.step(run.step, run.progress)
     if not all(math.isfinite(loss) for loss in run.losses):
         raise DivergenceError(
-            f"step {run.step}: losses {run.losses}. Lower generator_rate and critic_rate in the recipe, or use fp32; "
+            f"step {run.step}: losses {run.losses}. Lower the learning rates in the recipe, or use fp32; "
             f"the checkpoint before it is in {run.checkpoints.folder}."
         )
     run.step += 1
@@ -172,8 +181,8 @@ def _step(run: _Run) -> None:
 
 
 def _line(run: _Run) -> str:
-    losses = run.losses
-    return f"critic {losses.critic:.2f} generator {losses.generator:+.2f} error {losses.error:.1f} {run.progress:.0%}"
+    losses: dict[str, float] = run.losses._asdict()  # type: ignore[attr-defined]
+    return " ".join(f"{name} {loss:.3g}" for name, loss in losses.items()) + f" {run.progress:.0%}"
 
 
 def _checkpoint(run: _Run, store: ClassStore) -> None:
@@ -184,26 +193,33 @@ def _checkpoint(run: _Run, store: ClassStore) -> None:
 
 
 def _publish(run: _Run, store: ClassStore, figures: Figures | None) -> None:
-    decoder = run.game.decoder()
+    decoder = run.training.decoder()
     facts = {
         "also_fits": list(run.also_fits),
         "steps": run.step,
         "seconds": round(run.seconds, 1),
         "complete": run.progress >= 1,
-        "seed": run.game.seed,
-        "precision": "bf16" if run.game.bf16 else "fp32",
-        "train_fingerprint": run.game.store.spec.fingerprint,
-        "train_images": len(run.game.store),
-        "recipe": asdict(run.game.recipe),
-        "figures": None if figures is None else asdict(figures),
+        "seed": run.training.seed,
+        "precision": "bf16" if run.training.bf16 else "fp32",
+        "train_fingerprint": run.training.store.spec.fingerprint,
+        "train_images": len(run.training.store),
+        "recipe": asdict(run.recipe),
+        **run.training.origin(),
+        "figures": None if figures is None else figures.as_dict(),
     }
-    images, owner = _samples(decoder.cpu(), run.game.seed)
-    publish(run.out, decoder, store.spec, facts, images=images, owner=owner)
+    publish(run.out, decoder, store.spec, facts, kind=run.recipe.kind, picture=_picture(run, decoder))
 
 
-@torch.no_grad()
-def _samples(decoder: GanDecoder, seed: int) -> tuple[Tensor, Tensor]:
-    """Images ``(n, c, h, w)`` uint8 and their classes; the same latents at every checkpoint."""
-    owner = torch.arange(decoder.num_classes).repeat_interleave(_GRID_COLUMNS)
-    images: Tensor = decoder(decoder.prior(owner, stream(seed, "gan-grid")), owner)
-    return images.clamp(0, 1).mul(255).round().to(torch.uint8), owner
+def _picture(run: _Run, decoder: ModelMixin) -> tuple[Tensor, Tensor]:
+    """Images ``(n, c, h, w)`` uint8, as many of each class, and their classes; the same ones at every checkpoint.
+
+    Draws from the prior; where real images are decoded, the left half is real and the right half made of it.
+    """
+    training = run.training
+    if not training.reconstructs:
+        owner = torch.arange(training.store.spec.num_classes).repeat_interleave(_GRID_COLUMNS)
+        return samples(decoder, owner, seed=training.seed), owner
+    real = training.store.limit(min(_GRID_COLUMNS // 2, *training.store.counts))
+    num = real.spec.num_classes
+    both = [images.reshape(num, -1, *images.shape[1:]) for images in (real.images, reconstructions(decoder, real))]
+    return torch.cat(both, dim=1).flatten(0, 1), real.labels.repeat_interleave(2)
