@@ -138,7 +138,8 @@ def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Re
     rows: dict[tuple[str, str, str, str], Row] = {}
     for name, report in reports:
         for row in report.rows:
-            shown = {"bundle": f"**{name}**", "undistilled": f"undistilled {name}"}.get(row.name, row.name)
+            own = {"bundle": f"**{name}**", "undistilled": f"undistilled {name}", "encoded": f"encoded {name}"}
+            shown = own.get(row.name, row.name)
             images, stored, *_ = _cells(row)
             key = (row.student, shown, images, stored)
             if key not in rows or row.num_runs > rows[key].num_runs:

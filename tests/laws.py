@@ -16,7 +16,7 @@ FLOORS = (
     ("portable",),
     ("types", "errors", "seeding", "resources", "allocator", "atomic", "machine", "grid", "devices", "hub"),
     ("discrepancies", "networks", "data", "decoders"),
-    ("source", "representations", "latents"),
+    ("source", "representations", "latents", "passing"),
     ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim"),
     ("condense", "fit", "evaluate", "convert"),
     ("recipe",),
@@ -25,7 +25,7 @@ FLOORS = (
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 PILLARS = set(FLOORS[2])
-WAIST_SIDES = ({"objectives", "source", "sketch"}, {"decoders", "portable", "latents"})
+WAIST_SIDES = ({"objectives", "source", "sketch"}, {"decoders", "portable", "latents", "passing"})
 JUNK_DRAWERS = {"utils", "helpers", "common", "misc", "util", "helper"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

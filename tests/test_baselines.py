@@ -15,6 +15,7 @@ from latentdc.evaluate.baselines import candidates, equal_bytes_count, random_re
 from latentdc.evaluate.sets import exported, real_bytes_per_class, subject_of
 from latentdc.latents import decode
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.gan import GanDecoder
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.portable.tiles import TilesFormation
 from latentdc.types import Batch, DataSpec
@@ -97,7 +98,7 @@ def test_undistilled_shares_the_formation(make_bundle: MakeBundle) -> None:
 
 def test_undistilled_is_known_by_what_it_is_drawn_from(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
     def key(bundle: Bundle) -> str:
-        rows, _ = candidates(subject_of(bundle, tiny_store.spec), tiny_store, ("undistilled",))
+        rows, _ = candidates(subject_of(bundle, tiny_store), tiny_store, ("undistilled",))
         return rows[1].key
 
     ours = key(make_bundle())
@@ -113,7 +114,7 @@ def test_undistilled_is_known_by_what_it_is_drawn_from(make_bundle: MakeBundle, 
 
 
 def rows_of(bundle: Bundle, real: ClassStore) -> tuple[dict[tuple[str, str], tuple[float, float]], list[str]]:
-    rows, notes = candidates(subject_of(bundle, real.spec), real, ("random-real", "medoids", "undistilled"), width=8)
+    rows, notes = candidates(subject_of(bundle, real), real, ("random-real", "medoids", "undistilled"), width=8)
     for row in rows:
         assert row.draw(0).counts == row.counts
     return {(r.name, r.basis): (r.num_images / 3, r.bytes_per_class) for r in rows}, notes
@@ -151,6 +152,34 @@ def test_rows_with_a_formation(make_bundle: MakeBundle, tiny_store: ClassStore) 
 
 
 def test_unknown_baseline(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
-    subject = subject_of(make_bundle(), tiny_store.spec)
+    subject = subject_of(make_bundle(), tiny_store)
     with pytest.raises(InputError, match='Did you mean "medoids"'):
         candidates(subject, tiny_store, ("medoid",))
+
+
+def test_encoded_rows_are_real_images_through_the_decoder(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    subject = subject_of(make_bundle((2, 2, 2), "int8"), tiny_store)
+    rows, notes = candidates(subject, tiny_store, ("encoded",))
+    row = rows[1]
+    assert (row.name, row.counts, row.bytes_per_class) == ("encoded", (2, 2, 2), subject.bytes_per_class)
+    first = row.draw(0)
+    nearest = (first.x[:, None].float() - tiny_store.images.float()).abs().flatten(2).amax(2).min(1)
+    assert nearest.values.max() <= 3, "int8 keeps 127 steps either side of 0"
+    assert torch.equal(tiny_store.labels[nearest.indices], first.owner)
+    assert not torch.equal(first.x, row.draw(1).x)
+    assert notes == []
+
+
+def test_encoded_rows_that_cannot_be_are_left_out(
+    make_bundle: MakeBundle, tiny_store: ClassStore, tmp_path: Path
+) -> None:
+    _, notes = candidates(subject_of(tiny_store, tiny_store), tiny_store, ("encoded", "undistilled"))
+    assert [note.partition(" left out: ")[0] for note in notes] == ["undistilled", "encoded"]
+    few = tiny_store.limit(1)
+    _, notes = candidates(subject_of(make_bundle(), few), few, ("encoded",))
+    assert notes == ["encoded left out: fewer real images than 2 in a class"]
+    decoder = GanDecoder((1, 8, 8), 3, 4, (8, 4), 4).eval()
+    bank = LatentBank.of(decoder.prior(torch.arange(3), torch.Generator()), (1, 1, 1))
+    save_bundle(tmp_path / "g", bank=bank, decoder=decoder, spec=tiny_store.spec, provenance={"seed": 0})
+    _, notes = candidates(subject_of(load_bundle(tmp_path / "g"), tiny_store), tiny_store, ("encoded",))
+    assert notes == ["encoded left out: GanDecoder cannot encode images"]

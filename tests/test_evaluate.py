@@ -122,7 +122,7 @@ def test_decoded_classes_find_their_names_again(names: tuple[str, ...], data: Da
         images=[Image.fromarray(store.images[i][0].numpy()) for i in order], labels=store.labels[order]
     )
     folder = export.write_folder(tmp_path / "decoded", [decoded], names)
-    images = subject_of(folder, spec).images
+    images = subject_of(folder, store).images
     assert images.owner.tolist() == store.labels.tolist()
     for cls in range(3):
         assert torch.equal(images.x[images.owner == cls], store.of_class(cls).flip(0))
@@ -135,10 +135,10 @@ def test_classes_that_cannot_be_told_apart_are_named(data: Data) -> None:
         return ClassStore(train.images, train.labels, dataclasses.replace(train.spec, class_names=names))
 
     with pytest.raises(DataError, match=r'its classes c_, c~ is which of C\+\+, C# in tiny.*all are "c"'):
-        subject_of(named("c_", "c~", "C"), named("C", "C++", "C#").spec)
-    assert subject_of(named("C#", "c_", "C"), named("C", "C++", "C#").spec).images.owner.tolist()[-1] == 2
+        subject_of(named("c_", "c~", "C"), named("C", "C++", "C#"))
+    assert subject_of(named("C#", "c_", "C"), named("C", "C++", "C#")).images.owner.tolist()[-1] == 2
     with pytest.raises(DataError, match=r"has c_, which the data has not"):
-        subject_of(named("C", "c_", "D"), named("C", "D", "E").spec)
+        subject_of(named("C", "c_", "D"), named("C", "D", "E"))
 
 
 def test_mirroring_on_one_side_only_is_noted(bundle: Path, data: Data) -> None:

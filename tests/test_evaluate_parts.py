@@ -24,6 +24,7 @@ FROZEN = {
     "dsa-1000": (1000, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "quick": (300, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "dsa-150k": (1000, 150_000, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+    "whole-20": (20, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
 }
 """A named protocol never changes: another one gets another name."""
 

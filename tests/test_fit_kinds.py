@@ -18,8 +18,8 @@ from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
 from latentdc.errors import BundleError, InputError, RecipeError
 from latentdc.fit import AutoencoderRecipe, DiffusionRecipe, GanRecipe, fit
-from latentdc.fit.figures import reconstructions
 from latentdc.fit.training import FitRecipe, Training, falling, follow
+from latentdc.passing import reconstructions
 from latentdc.seeding import stream
 
 RECIPES: dict[str, FitRecipe] = {
@@ -103,7 +103,7 @@ def test_state_of_another_recipe_is_refused(store: ClassStore, kind: str) -> Non
 
 def test_autoencoder_learns_the_images(store: ClassStore, vae: Path) -> None:
     decoder: Any = load_decoder(vae)
-    error = (reconstructions(decoder, store).float() - store.images.float()).square().mean().sqrt()
+    error = (reconstructions(decoder, store.images, store.labels).float() - store.images.float()).square().mean().sqrt()
     spread = (store.images.float() - store.images.float().mean(0)).square().mean().sqrt()
     assert error < 0.6 * spread
     z = decoder.encode(store.images.float() / 255)["z"]

@@ -12,9 +12,10 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 
 if TYPE_CHECKING:
-    from latentdc.data.store import ClassStore
+    from collections.abc import Sequence
+
     from latentdc.evaluate import Report
-    from latentdc.types import DataSpec
+    from latentdc.evaluate.sets import ImageSet
 
 
 class Split(StrEnum):
@@ -24,14 +25,25 @@ class Split(StrEnum):
     held_out = "held-out"
 
 
-Subject = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or any folder of labelled images.")]
+Subject = Annotated[
+    str,
+    typer.Argument(
+        metavar="BUNDLE",
+        help="A bundle folder, a decoder (the real images through it), or any folder of labelled images.",
+    ),
+]
 Protocol = Annotated[
-    str, typer.Option("--protocol", help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images).")
+    str,
+    typer.Option(
+        "--protocol",
+        help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images), whole-20 (as many as real).",
+    ),
 ]
 Students = Annotated[str, typer.Option("--students", help="convnet, resnet18, mlp; separated by commas.")]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Students per row; baselines are redrawn for each.")]
 Baselines = Annotated[
-    str, typer.Option("--baselines", help="random-real, medoids, undistilled; separated by commas; '' for none.")
+    str,
+    typer.Option("--baselines", help="random-real, medoids, undistilled, encoded; separated by commas; '' for none."),
 ]
 JudgedOn = Annotated[
     Split, typer.Option("--split", help="held-out judges on a slice of the training images, for choosing.")
@@ -91,11 +103,12 @@ def evaluate(
       latentdc evaluate images/ --data fashion-mnist --baselines random-real
     """
     from latentdc.evaluate import evaluate as measure
-    from latentdc.evaluate.sets import at_size
+    from latentdc.evaluate.sets import at_size, split_data, subject_of
 
     _places(out, runs)
+    on = options.place(device)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    subject = at_size(bundle, size)
+    subject = subject_of(at_size(bundle, size), split_data(real.train, real.test, split.value)[0])
     found = measure(
         subject,
         real,
@@ -108,12 +121,12 @@ def evaluate(
         compile=compile,
         workers=workers,
         width=width,
-        device=options.place(device),
+        device=on,
         full_accuracy=full_accuracy,
         runs=runs or (out / "runs.jsonl" if out else None),
     )
     if out:
-        _write(found, subject, real.train.spec, out)
+        _write(found, subject.images, real.train.spec.class_names, out)
     _show(found, json)
 
 
@@ -133,11 +146,9 @@ def _show(found: Report, json: bool) -> None:
         say(table(found))
 
 
-def _write(found: Report, subject: str | ClassStore, spec: DataSpec, out: Path) -> None:
+def _write(found: Report, images: ImageSet, class_names: Sequence[str], out: Path) -> None:
     """The report, and a picture of the images that the students saw."""
-    from latentdc.evaluate.sets import subject_of
     from latentdc.report import save_grid, write_report
 
     write_report(found, out)
-    images = subject_of(subject, spec).images
-    save_grid(out / "grid.png", images.x, images.owner, spec.class_names)
+    save_grid(out / "grid.png", images.x, images.owner, class_names)

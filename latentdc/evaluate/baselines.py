@@ -1,4 +1,4 @@
-"""The rows printed beside a set: random real images, k-means medoids, undistilled decoder samples."""
+"""The rows printed beside a set: real images, at random or medoids; the decoder's own, undistilled or encoded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from latentdc.bundle import Bundle
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
+from latentdc.initialise import initialise
 from latentdc.initialise.medoids import medoids
 from latentdc.latents import decode
 from latentdc.networks import build, fingerprint
@@ -22,7 +23,10 @@ from latentdc.networks.train import embed
 from latentdc.portable.bank import LatentBank
 from latentdc.seeding import stream
 
-BASELINES: tuple[str, ...] = ("random-real", "medoids", "undistilled")
+USUAL: tuple[str, ...] = ("random-real", "medoids", "undistilled")
+"""Baselines that are trained where none are named."""
+
+BASELINES: tuple[str, ...] = (*USUAL, "encoded")
 """Names of the baselines, in the order they are printed."""
 
 MEDOID_CANDIDATES = 500
@@ -87,6 +91,17 @@ def undistilled(bundle: Bundle, seed: int) -> ImageSet:
     return exported(decode(bundle.decoder, bank, formation=bundle.formation))
 
 
+def encoded(bundle: Bundle, real: ClassStore, seed: int) -> ImageSet:
+    """As many rows as the bundle stores, of random real images encoded by its decoder, quantised and decoded alike.
+
+    *Reference:* the control that Duan et al. 2023, arXiv 2311.15547, were asked for: encode, no distillation, decode.
+    """
+    start = initialise(
+        "real", bundle.decoder, bundle.bank.counts, seed=seed, store=real, formation=bundle.formation
+    ).quantise(bundle.bank.storage)
+    return exported(decode(bundle.decoder, start, formation=bundle.formation))
+
+
 def candidates(
     subject: Subject, real: ClassStore, names: Sequence[str], *, width: int | None = None
 ) -> tuple[list[Candidate], list[str]]:
@@ -112,7 +127,7 @@ def candidates(
     budgets = [("equal-images", images.counts)]
     affordable = equal_bytes_count(subject.bytes_per_class, shape)
     notes = []
-    if affordable == 0 and set(names) - {"undistilled"}:
+    if affordable == 0 and set(names) - {"undistilled", "encoded"}:
         notes.append(
             f"equal-bytes rows left out: {subject.bytes_per_class:.0f} bytes hold less than half of one real image "
             f"({math.prod(shape)} bytes)"
@@ -120,11 +135,12 @@ def candidates(
     elif affordable and (affordable,) * num_classes != images.counts:
         budgets.append(("equal-bytes", (affordable,) * num_classes))
     for name in (name for name in BASELINES if name in names):
-        if name == "undistilled":
-            if subject.bundle is None:
-                notes.append("undistilled left out: a folder of images has no decoder to sample from")
+        if name in ("undistilled", "encoded"):
+            if why := _without(name, subject, real):
+                notes.append(f"{name} left out: {why}")
             else:
-                rows.append(_undistilled_row(subject.bundle, images.counts, same))
+                assert subject.bundle is not None
+                rows.append(_decoder_row(name, subject.bundle, real, images.counts, same))
             continue
         for basis, counts in budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
@@ -154,14 +170,30 @@ def _real_row(name: str, basis: str, counts: tuple[int, ...], real: ClassStore, 
     return Candidate(name, basis, counts, per_class, size, f"{real.spec.fingerprint}/{counts}/{width}", draw)
 
 
-def _undistilled_row(bundle: Bundle, counts: tuple[int, ...], same: tuple[float, float]) -> Candidate:
-    """The row of prior samples; equal in number and in bytes."""
-    key = _undistilled_key(bundle)
-    return Candidate("undistilled", "equal-images", counts, *same, key, lambda seed: undistilled(bundle, seed))
+def _without(name: str, subject: Subject, real: ClassStore) -> str:
+    """Why a set has no such row of its decoder's; empty where it has."""
+    if subject.bundle is None:
+        return "these images are of no bundle, whose decoder would make others"
+    if name == "encoded" and not hasattr(subject.bundle.decoder, "encode"):
+        return f"{type(subject.bundle.decoder).__name__} cannot encode images"
+    if name == "encoded" and any(num > real.count(c) for c, num in enumerate(subject.images.counts)):
+        return f"fewer real images than {max(subject.images.counts)} in a class"
+    return ""
 
 
-def _undistilled_key(bundle: Bundle) -> str:
-    """Hash of what prior samples depend on: not the distilled latents, so an ablation trains this row once."""
+def _decoder_row(
+    name: str, bundle: Bundle, real: ClassStore, counts: tuple[int, ...], same: tuple[float, float]
+) -> Candidate:
+    """A row of what the bundle's decoder makes undistilled; equal in number and in bytes."""
+    key = _decoder_key(bundle)
+    if name == "undistilled":
+        return Candidate(name, "equal-images", counts, *same, key, lambda seed: undistilled(bundle, seed))
+    key = f"{real.spec.fingerprint}/{key}"
+    return Candidate(name, "equal-images", counts, *same, key, lambda seed: encoded(bundle, real, seed))
+
+
+def _decoder_key(bundle: Bundle) -> str:
+    """Hash of what such rows depend on: not the distilled latents, so an ablation trains this row once."""
     whole = {
         "decoder": _module_key(bundle.decoder),
         "formation": None if bundle.formation is None else _module_key(bundle.formation),

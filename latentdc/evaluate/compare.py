@@ -14,7 +14,7 @@ from latentdc.bundle import Bundle
 from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
-from latentdc.evaluate.baselines import BASELINES, candidates
+from latentdc.evaluate.baselines import USUAL, candidates
 from latentdc.evaluate.ddranking import label_robust_score
 from latentdc.evaluate.protocols import Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row
@@ -26,13 +26,13 @@ from latentdc.networks import ARCHITECTURES
 
 
 def evaluate(
-    source: str | Path | Bundle | ClassStore,
+    source: str | Path | Bundle | ClassStore | Subject,
     data: Data,
     protocol: str | Protocol = "dsa-1000",
     *,
     students: Sequence[str] = ("convnet",),
     seeds: int | Sequence[int] = 5,
-    baselines: Sequence[str] = BASELINES,
+    baselines: Sequence[str] = USUAL,
     split: str = "test",
     precision: str = "fp32",
     compile: bool = False,
@@ -46,7 +46,8 @@ def evaluate(
     """Train students on a set and on its baselines, and report their accuracies on data the set never saw.
 
     Args:
-        source: a bundle (folder or object), any folder of images in class folders, or a ``ClassStore``.
+        source: a bundle (folder or object), a decoder (its folder, or a shipped one's name: the real images passed
+            through it), any folder of images in class folders, or a ``ClassStore``.
         data: the real data: baselines come from its training images, accuracy from its test images.
         protocol: a name of ``PROTOCOLS`` or a ``Protocol``.
         students: architectures; each is trained on every row.
@@ -73,7 +74,7 @@ def evaluate(
     if workers < 1:
         raise InputError(f"workers = {workers}: give a number of processes, at least 1")
     real, judge = split_data(data.train, data.test, split)
-    subject = subject_of(source, real.spec)
+    subject = subject_of(source, real)
     plans, notes = candidates(subject, real, baselines, width=width)
     settings = Settings(plan, precision, compile, width, device)
     judge_key = f"{real.spec.fingerprint}/{judge.fingerprint()}"
@@ -175,7 +176,7 @@ def _check(students: Sequence[str], precision: str, full_accuracy: float | None)
 
 def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, width: int | None) -> list[str]:
     """What a reader must know to trust the figures."""
-    notes = []
+    notes = [subject.note] if subject.note else []
     if subject.fingerprint and subject.fingerprint != real.spec.fingerprint:
         if split == "held-out" and subject.fingerprint == data.train.spec.fingerprint:
             notes.append("the bundle was condensed from all training images, the held-out ones too: no fair selection")

@@ -90,6 +90,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("dsa-1000", epochs=1000),
         Protocol("quick", epochs=300),
         Protocol("dsa-150k", epochs=1000, image_budget=150_000),
+        Protocol("whole-20", epochs=20),  # for sets as large as the real one
     )
 }
 """Named protocols; each is frozen, its values are part of every report."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,8 +16,11 @@ from latentdc.bundle import Bundle, load_bundle
 from latentdc.data.folders import folder_names
 from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
+from latentdc.decoders.reference import resolve_decoder
 from latentdc.errors import DataError, InputError
 from latentdc.latents import decode
+from latentdc.passing import reconstructions, samples
+from latentdc.resources import shipped
 from latentdc.types import Batch, DataSpec
 
 COUNT_BYTES = 4
@@ -67,6 +70,8 @@ class Subject:
     fingerprint: str
     """Fingerprint of the data a bundle was condensed from; empty when unknown."""
     bundle: Bundle | None = None
+    note: str = ""
+    """What a reader must know of it."""
 
 
 def exported(batch: Batch) -> ImageSet:
@@ -88,17 +93,23 @@ def real_bytes_per_class(images_per_class: float, shape: tuple[int, int, int]) -
     return images_per_class * channels * height * width + COUNT_BYTES
 
 
-def subject_of(source: str | Path | Bundle | ClassStore, spec: DataSpec) -> Subject:
+def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassStore) -> Subject:
     """Open the set to evaluate and check that it fits the data.
 
     Args:
-        source: a bundle folder, any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``.
-        spec: specification of the data the students are judged on.
+        source: a bundle folder, a decoder (its folder, or the name of a shipped one: all real images passed through
+            it), any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``; a
+            ``Subject`` stays what it is.
+        real: the real images that the set stands for.
 
     Raises:
-        BundleError: the bundle is damaged.
+        BundleError: the bundle or the decoder is damaged.
         DataError: no such folder, or its classes or image shape differ from the data's.
+        InputError: a decoder that makes other images, or of other classes.
     """
+    spec = real.spec
+    if isinstance(source, Subject):
+        return source
     if isinstance(source, Bundle):
         return _of_bundle(source, source.path.name if source.path else "bundle", spec)
     if isinstance(source, ClassStore):
@@ -106,7 +117,14 @@ def subject_of(source: str | Path | Bundle | ClassStore, spec: DataSpec) -> Subj
     path = Path(source)
     if (path / "model_index.json").is_file():
         return _of_bundle(load_bundle(path), path.name, spec)
+    if is_decoder(source):
+        return _of_decoder(path, real)
     return _of_images(open_data(str(source)).train, path.name, spec)
+
+
+def is_decoder(source: str | Path) -> bool:
+    """Whether a source of a set is a decoder: a shipped one's name, or a folder with a card of one."""
+    return str(source) in shipped("checkpoints") or (Path(source) / "config.json").is_file()
 
 
 def at_size(source: str, size: int | None) -> str | ClassStore:
@@ -115,7 +133,7 @@ def at_size(source: str, size: int | None) -> str | ClassStore:
     Raises:
         DataError: no such folder, or one that cannot be read.
     """
-    if size is None or (Path(source) / "model_index.json").is_file():
+    if size is None or is_decoder(source) or (Path(source) / "model_index.json").is_file():
         return source
     return open_data(source, size=size).train
 
@@ -202,6 +220,24 @@ def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
         bytes={"pixels_uint8": pixels, "labels": labels},
         bytes_per_class=(pixels + labels) / spec.num_classes,
         fingerprint="",
+    )
+
+
+def _of_decoder(path: Path, real: ClassStore) -> Subject:
+    """Every real image encoded and decoded; of a decoder that cannot encode, as many draws from its prior."""
+    decoder = resolve_decoder(path, real.spec)
+    encodes = hasattr(decoder, "encode")
+    x = reconstructions(decoder, real.images, real.labels) if encodes else samples(decoder, real.labels, seed=0)
+    images = replace(of_store(real), x=x)
+    pixels, labels = int(x.numel()), COUNT_BYTES * real.spec.num_classes
+    return Subject(
+        name=path.name,
+        images=images,
+        stored_per_class=len(x) / real.spec.num_classes,
+        bytes={"pixels_uint8": pixels, "labels": labels},
+        bytes_per_class=(pixels + labels) / real.spec.num_classes,
+        fingerprint=real.spec.fingerprint,
+        note="every real image, encoded and decoded" if encodes else "as many draws from the prior as real images",
     )
 
 

@@ -17,7 +17,7 @@ from latentdc.data.store import ClassStore
 from latentdc.networks.base import Network, build
 from latentdc.networks.infer import accuracy, embed
 from latentdc.networks.train import TrainSpec, train_student
-from latentdc.seeding import stream
+from latentdc.passing import reconstructions, samples
 from latentdc.types import DataSpec
 
 log = logging.getLogger(__name__)
@@ -80,33 +80,6 @@ def density_coverage(real: Tensor, fake: Tensor, neighbours: int = 5) -> tuple[f
     return inside / (neighbours * len(fake)), covered / len(real)
 
 
-@torch.no_grad()
-def samples(decoder: Any, owner: Tensor, *, seed: int) -> Tensor:
-    """One prior sample per entry of ``owner``, as uint8 images ``(n, c, h, w)``."""
-    device = next(decoder.parameters()).device
-    parts = []
-    for number, classes in enumerate(torch.split(owner, _CHUNK)):
-        classes = classes.to(device)
-        images = decoder(decoder.prior(classes, stream(seed, "figure-samples", number)), classes)
-        parts.append(_stored(images))
-    return torch.cat(parts)
-
-
-@torch.no_grad()
-def reconstructions(decoder: Any, store: ClassStore) -> Tensor:
-    """Every image of a store encoded and decoded, as uint8 images ``(n, c, h, w)``."""
-    device = next(decoder.parameters()).device
-    parts = []
-    for images, classes in zip(torch.split(store.images, _CHUNK), torch.split(store.labels, _CHUNK), strict=True):
-        x, owner = images.to(device).float() / 255, classes.to(device)
-        parts.append(_stored(decoder(decoder.encode(x, owner), owner)))
-    return torch.cat(parts)
-
-
-def _stored(images: Tensor) -> Tensor:
-    return images.clamp(0, 1).mul(255).round().to(torch.uint8).cpu()
-
-
 def measure(
     decoder: Any,
     train: ClassStore,
@@ -136,8 +109,14 @@ def measure(
         return train_student(network, images, labels, fitted, seed=seed, precision=precision)
 
     real = classifier(train.images, train.labels, train.spec)
-    near = reconstructions(decoder, held) if reconstructs else samples(decoder, held.labels, seed=seed)
-    copies = reconstructions(decoder, train) if reconstructs else samples(decoder, train.labels, seed=seed + 1)
+    near = (
+        reconstructions(decoder, held.images, held.labels) if reconstructs else samples(decoder, held.labels, seed=seed)
+    )
+    if reconstructs:
+        copies = reconstructions(decoder, train.images, train.labels)
+    else:
+        near = samples(decoder, held.labels, seed=seed)
+        copies = samples(decoder, train.labels, seed=seed + 1)
     taught = classifier(copies, train.labels, train.spec)
     accuracies = (
         round(accuracy(real, held.images, held.labels), 2),

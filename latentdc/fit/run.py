@@ -19,8 +19,9 @@ from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
 from latentdc.errors import DivergenceError, InputError
 from latentdc.fit.card import check_publishable, publish
-from latentdc.fit.figures import Figures, measure, reconstructions, samples
+from latentdc.fit.figures import Figures, measure
 from latentdc.fit.training import FitRecipe, Training
+from latentdc.passing import reconstructions, samples
 
 log = logging.getLogger(__name__)
 
@@ -221,5 +222,6 @@ def _picture(run: _Run, decoder: ModelMixin) -> tuple[Tensor, Tensor]:
         return samples(decoder, owner, seed=training.seed), owner
     real = training.store.limit(min(_GRID_COLUMNS // 2, *training.store.counts))
     num = real.spec.num_classes
-    both = [images.reshape(num, -1, *images.shape[1:]) for images in (real.images, reconstructions(decoder, real))]
+    made = reconstructions(decoder, real.images, real.labels)
+    both = [images.reshape(num, -1, *images.shape[1:]) for images in (real.images, made)]
     return torch.cat(both, dim=1).flatten(0, 1), real.labels.repeat_interleave(2)
