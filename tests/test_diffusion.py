@@ -10,7 +10,7 @@ import torch
 from tiny_models import DDIM, DIT, FLOW, KL, UNET, tiny_diffusion
 from torch import Tensor
 
-from latentdc.portable.diffusion import DiffusionDecoder
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.seeding import global_seed, stream
 
 OWNER = torch.tensor([2, 0, 1])
@@ -116,13 +116,13 @@ def test_truncation_treats_early_outputs_as_constants(scheduler: dict[str, Any],
     (gradient,) = torch.autograd.grad(x.square().sum(), z)
 
     outputs: list[Tensor] = []
-    network = whole._network
+    network = whole.network
 
     def recorded(h: Tensor, label: Tensor | None, time: float) -> Tensor:
         outputs.append(network(h, label, time))
         return outputs[-1]
 
-    whole._network = recorded  # type: ignore[method-assign]
+    whole.network = recorded  # type: ignore[method-assign]
     with torch.no_grad():
         whole({"z": z}, OWNER)
     fixed = iter(outputs[: max(4 - backward_steps, 0)])
@@ -131,7 +131,7 @@ def test_truncation_treats_early_outputs_as_constants(scheduler: dict[str, Any],
         constant = next(fixed, None)
         return network(h, label, time) if constant is None else constant
 
-    whole._network = early_fixed  # type: ignore[method-assign]
+    whole.network = early_fixed  # type: ignore[method-assign]
     whole.recompute = False
     (wanted,) = torch.autograd.grad(whole({"z": z}, OWNER).square().sum(), z)
     torch.testing.assert_close(gradient, wanted)

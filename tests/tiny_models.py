@@ -8,9 +8,9 @@ from typing import Any
 import diffusers
 from torch import nn
 
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.decoders.schedules import plan_of
 from latentdc.portable.autoencoder import AutoencoderDecoder
-from latentdc.portable.diffusion import DiffusionDecoder
 
 KL: dict[str, Any] = {
     "in_channels": 3,

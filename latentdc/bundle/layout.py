@@ -41,10 +41,12 @@ _ALLOWED = {"torch", "diffusers", "numpy", "__future__", *sys.stdlib_module_name
 def portable_source(kind: type[Any]) -> str:
     """Source of the file that defines a component class, checked to stand alone.
 
+    A class that does more than a bundle needs names the one that ``travels`` in its place, of equal name and weights.
+
     Raises:
         InputError: the file cannot be found, or it imports something that is absent where only diffusers is installed.
     """
-    file = inspect.getsourcefile(kind)
+    file = inspect.getsourcefile(getattr(kind, "travels", kind))
     if file is None or not Path(file).is_file():
         raise InputError(
             f"{kind.__name__} has no source file to put into the bundle; define it in a .py file of its own."

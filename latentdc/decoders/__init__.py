@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from diffusers.models.modeling_utils import ModelMixin
 
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.portable.autoencoder import AutoencoderDecoder
 from latentdc.portable.biggan import BigGanDecoder
 from latentdc.portable.channels import ChannelsFormation
-from latentdc.portable.diffusion import DiffusionDecoder
 from latentdc.portable.frequency import FrequencyDecoder
 from latentdc.portable.gan import GanDecoder
 from latentdc.portable.hallucinators import HallucinatorsFormation

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.decoders.schedules import AT_ONCE, plan_of
 from latentdc.errors import InputError
 from latentdc.portable.autoencoder import AutoencoderDecoder
-from latentdc.portable.diffusion import DiffusionDecoder, receptive
+from latentdc.portable.diffusion import receptive
 
 
 def check_plain(module: nn.Module, what: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from latentdc.errors import InputError
-from latentdc.initialise.request import Request, chosen, encoded, random_images
+from latentdc.initialise.request import Request, chosen, encoded, encodes, random_images
 from latentdc.networks import Network
 from latentdc.seeding import stream
 from latentdc.types import Batch, Decoder, Latents
@@ -92,7 +92,7 @@ class Inversion:
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
         batch = self.images(request)
-        if hasattr(request.decoder, "encode"):
+        if encodes(request.decoder):
             begin = encoded(request, "inversion", batch.x, batch.owner)
         else:
             begin = nearest_draws(request.decoder, batch.x, batch.owner, self.draws, seed=request.seed)

@@ -49,11 +49,16 @@ class Start(Protocol):
         ...
 
 
+def encodes(decoder: Decoder) -> bool:
+    """Whether the decoder has an ``encode``, and settings under which it works."""
+    return hasattr(decoder, "encode") and bool(getattr(decoder, "invertible", True))
+
+
 def encoder_of(request: Request, kind: str) -> Callable[[Tensor, Tensor], Latents]:
     """The decoder's ``encode``.
 
     Raises:
-        InputError: it has none.
+        InputError: it has none, or, when called, settings or weights with which it cannot.
     """
     encode: Callable[[Tensor, Tensor], Latents] | None = getattr(request.decoder, "encode", None)
     if encode is None:
@@ -61,7 +66,16 @@ def encoder_of(request: Request, kind: str) -> Callable[[Tensor, Tensor], Latent
             f'init = "{kind}" encodes real images and {type(request.decoder).__name__} has no encoder: use init = '
             '"prior", "inversion" (which needs none), or a decoder that encodes, such as pixels.'
         )
-    return encode
+
+    def checked(x: Tensor, owner: Tensor) -> Latents:
+        try:
+            return encode(x, owner)
+        except ValueError as error:  # portable classes cannot know our errors
+            raise InputError(
+                f'init = "{kind}" encodes real images: {error}. Use init = "prior" or "inversion".'
+            ) from error
+
+    return checked
 
 
 def store_of(request: Request, kind: str) -> ClassStore:

@@ -1,6 +1,6 @@
 """A diffusion model as a decoder: a few deterministic steps from noise to image, differentiated exactly.
 
-This file is copied into every bundle that uses it, so it imports nothing from latentdc.
+This file is copied into every bundle that uses it; what stays at home is in ``latentdc.decoders.diffusion``.
 """
 
 # mypy: disable-error-code="untyped-decorator,no-untyped-call"
@@ -23,42 +23,41 @@ SKIPS = ("none", "state", "x0")
 
 
 class DiffusionDecoder(ModelMixin, ConfigMixin):
-    """z_T, class → image by k steps of DDIM or flow-Euler over a diffusers UNet or DiT, in pixels or in latents.
+    """z, class → image by k steps of DDIM or flow-Euler over a diffusers UNet or DiT, in pixels or in latents.
 
-    The latents are ``z``, the noise z_T the steps begin with, and with ``learn_condition`` also ``c``, one class
-    embedding per row. With noise level ᾱ → ᾱ' (DDIM) or σ → σ' (flow), step i = 0 … k-1 is
+    The latents are ``z``, the noise the steps begin with, and with ``learn_condition`` also ``c``, one class embedding
+    per row. With noise level ᾱ → ᾱ' (DDIM) or σ → σ' (flow), step i = 0 … k-1 is
 
         x0 = (h - √(1-ᾱ) ε) / √ᾱ,  h' = √ᾱ' x0 + √(1-ᾱ'-s²) ε + s n      or      h' = h + (σ' - σ) v
 
-    with s = eta · √((1-ᾱ')/(1-ᾱ) · (1-ᾱ/ᾱ')); a one-step model is h = α z, h' = γ out(h / β) + δ h. *Skip from z_T*:
+    with s = eta · √((1-ᾱ')/(1-ᾱ) · (1-ᾱ/ᾱ')); a one-step model is h = α z, h' = γ out(h / β) + δ h. *Skip from z*:
     ``"state"`` is the paper's, h' ← (1-λ) h' + λ z with λ = (k-i)/k; ``"x0"`` the authors' code's,
     x0 ← (1-λ) x0 + λ z with λ = (k-1-i)/(k-1). *Truncation*: in all but the last steps the network's output counts as
     a constant; only the step's formula in h is differentiated there, so the result is not the decoder's derivative.
 
     Args:
-        denoiser_class: ``UNet2DModel`` or ``DiTTransformer2DModel``.
-        denoiser_config: its configuration, as in its ``config.json``.
+        denoiser_class, denoiser_config: ``UNet2DModel`` or ``DiTTransformer2DModel``, and its ``config.json``.
         image_shape: ``(c, h, w)``; one channel for a model of three is their mean, three for one are copies.
         prediction: what the denoiser says: ``"epsilon"``, ``"sample"``, ``"v_prediction"``, ``"flow"`` or ``"linear"``.
         plan: k steps, each [time, ᾱ, ᾱ'] or [time, σ, σ'] (linear: [time, α, β, γ, δ]). Stored as numbers, so that no
             change in a scheduler changes the images; latentdc's ``plan_of`` reads them off a scheduler.
-        num_classes: number of classes; None for a denoiser without.
-        class_ids: the denoiser's class for each of ours; None where they are the same.
+        num_classes, class_ids: how many, or None for a denoiser without; its class for each of ours if not the same.
         autoencoder_class, autoencoder_config: where the steps run in the scaled latents of one of diffusers.
         learn_condition: make the class embedding a latent of each row.
-        guidance: g of ε = ε(null) + g (ε(class) - ε(null)); 1 evaluates once.
-        null_class: the denoiser's class that stands for none; needed where guidance is not 1.
+        guidance, null_class: g of ε = ε(null) + g (ε(class) - ε(null)), 1 evaluates once; the class that is none.
         skip: ``"none"``, ``"state"`` or ``"x0"`` (DDIM only).
         backward_steps: how many of the last steps are differentiated whole; None for all.
         recompute: recompute each step and the autoencoder in the backward pass: one is held in memory at a time.
-        eta, noise_seed: DDIM's η; the noise n of a step follows from the seed and is the same for every row.
+        eta, noise_seed: DDIM's η; a row's noise n is its own z, reordered and with other signs as seed and step say:
+            standard normal where z is, the same at every decoding, another for each row.
+        start: share of the plan that is run: 0.7 leaves out three of ten steps, and z has the noise they would leave.
 
     Raises:
         ValueError: an unknown class or name, or settings that do not fit each other.
 
     *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12 and 16; Ho & Salimans 2022, arXiv 2207.12598;
-    Moser et al. 2024, arXiv 2403.03881. *Differs from the authors' code* (the last): z_T is what is learned; theirs
-    learns a clean latent, puts fresh noise on it at every decoding and mixes with its quantised form.
+    Moser et al. 2024, arXiv 2403.03881. *Differs from the authors' code* (the last): z is what is learned; theirs
+    learns a clean latent, noised afresh at every decoding and mixed in quantised form.
     """
 
     config_name: Any = "config.json"
@@ -86,6 +85,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         recompute: bool = True,
         eta: float = 0.0,
         noise_seed: int = 0,
+        start: float = 1.0,
     ) -> None:
         super().__init__()
         for what, name, known in (
@@ -97,8 +97,10 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
             if name not in known:
                 raise ValueError(f'{what} = "{name}": known are {", ".join(known)}')
         self.shape, self.skip, self.recompute = tuple(int(side) for side in image_shape), skip, bool(recompute)
+        self.learn_condition = bool(learn_condition)
         self.guidance, self.null_class, self.eta, self.seed = float(guidance), null_class, float(eta), int(noise_seed)
         self.prediction, self.plan = prediction, [tuple(step) for step in plan]
+        self.first = len(self.plan) - max(1, round(start * len(self.plan)))
         self.first_learned = 0 if backward_steps is None else max(0, len(self.plan) - backward_steps)
         self.denoiser = receptive(getattr(diffusers, denoiser_class).from_config(dict(denoiser_config)))
         self.autoencoder = None
@@ -106,35 +108,10 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
             self.autoencoder = getattr(diffusers, autoencoder_class).from_config(dict(autoencoder_config or {}))
         self.start_shape = self._start_shape()
         self.class_ids = None if num_classes is None else list(range(num_classes) if class_ids is None else class_ids)
-        self.learn_condition = bool(learn_condition)
-        self._check(num_classes, 1 if backward_steps is None else backward_steps)
+        self.check()
 
-    def _check(self, num_classes: int | None, last: int) -> None:
-        tables, ids, num = class_tables(self.denoiser), self.class_ids, len(self.plan)
-        known = tables[0].num_embeddings if tables else 0
-        has = f"the denoiser has {f'classes 0 to {known - 1}' if tables else 'no classes'}"
-        size, given = PREDICTIONS[self.prediction], set(ids or [])
-        for wrong, message in (
-            (not num or {*map(len, self.plan)} != {size}, f"plan: give at least one step, each of {size} numbers"),
-            (
-                (ids is None) == bool(tables) or len(ids or []) != (num_classes or 0) or not given <= {*range(known)},
-                f"num_classes = {num_classes}, class_ids = {ids}: {has}; give one of them for each class, or None",
-            ),
-            (
-                self.guidance != 1 and self.null_class not in range(known),
-                f"guidance = {self.guidance}: needs a class for none, null_class = {self.null_class}; {has}",
-            ),
-            (self.learn_condition and not tables, f"learn_condition: {has}"),
-            (self.skip == "state" and num < 2, 'skip = "state" with one step is z itself; give more steps'),
-            (
-                self.prediction in ("flow", "linear") and (self.skip == "x0" or self.eta != 0),
-                f'skip = "{self.skip}", eta = {self.eta}: prediction = "{self.prediction}" knows no x0 and no noise',
-            ),
-            (size == 5 and (num > 1 or self.skip != "none"), 'prediction = "linear": give one step, and skip = "none"'),
-            (self.eta < 0 or last < 1, f"eta = {self.eta}, backward_steps = {last}: give 0 or more, and 1 or more"),
-        ):
-            if wrong:
-                raise ValueError(message)
+    def check(self) -> None:
+        """Refuse settings that do not fit each other; here they were checked before, by latentdc's class."""
 
     def _start_shape(self) -> tuple[int, ...]:
         """Shape of the noise, read off the configurations."""
@@ -168,33 +145,46 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         """``(c, h, w)`` of a decoded image."""
         return self.shape
 
+    @torch.no_grad()
     def prior(self, owner: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Standard normal noise for each entry of ``owner`` ``(n,)``; ``c`` is the class's own embedding, not a draw.
+        """Standard normal noise for each entry of ``owner`` ``(n,)``, after the steps that ``start`` leaves out.
+
+        ``c`` is the class's own embedding, not a draw.
 
         Raises:
             ValueError: ``c`` is learned, but the blocks of a DiT embed a class differently.
         """
         draw = torch.randn((len(owner), *self.start_shape), generator=rng, device=rng.device, dtype=torch.float32)
-        z = {"z": draw.to(owner.device)}
-        if self.learn_condition:
-            first, *others = [table.weight.detach() for table in class_tables(self.denoiser)]
-            if not all(torch.equal(first, other) for other in others):
-                raise ValueError("learn_condition = True: each block of this DiT embeds classes in its own way")
-            z["c"] = first.float()[self._labels(owner).to(first.device)].to(owner.device)
+        z = {"z": draw.to(owner.device), **self.condition(owner)}
+        if self.first and len(draw):
+            here = {key: value.to(self.device, self.dtype) for key, value in z.items()}
+            z["z"] = self._steps(here, owner.to(self.device), range(self.first)).float().to(owner.device)
         return z
 
-    def _labels(self, owner: Tensor) -> Tensor:
-        return torch.tensor(self.class_ids, device=owner.device)[owner]
+    def condition(self, owner: Tensor) -> dict[str, Tensor]:
+        """``{"c": embeddings (n, d)}`` of classes ``(n,)`` if they are learned, else nothing; raises as ``prior``."""
+        if not self.learn_condition:
+            return {}
+        first, *others = [table.weight.detach() for table in class_tables(self.denoiser)]
+        if not all(torch.equal(first, other) for other in others):
+            raise ValueError("learn_condition = True: each block of this DiT embeds classes in its own way")
+        return {"c": first.float()[self.labels(owner).to(first.device)].to(owner.device)}
+
+    def labels(self, owner: Tensor) -> Tensor | None:
+        """The denoiser's classes ``(n,)`` for ours, or None where it has none."""
+        return None if self.class_ids is None else torch.tensor(self.class_ids, device=owner.device)[owner]
 
     def forward(self, z: dict[str, Tensor], owner: Tensor) -> Tensor:
         """Images ``(n, c, h, w)``, nominally in [0, 1] and not clamped, for classes ``owner`` ``(n,)``."""
-        h = z["z"]
-        if not len(h):  # attention over no rows is not defined everywhere
-            return h.new_zeros(0, *self.shape)
-        label = None if self.class_ids is None else z["c"] if self.learn_condition else self._labels(owner)
-        for i in range(len(self.plan)):  # as an argument: a step that is recomputed must see its own i
+        if not len(z["z"]):  # attention over no rows is not defined everywhere
+            return z["z"].new_zeros(0, *self.shape)
+        return self._run(True, self._image, self._steps(z, owner, range(self.first, len(self.plan))))
+
+    def _steps(self, z: dict[str, Tensor], owner: Tensor, steps: range) -> Tensor:
+        h, label = z["z"], z["c"] if self.learn_condition else self.labels(owner)
+        for i in steps:  # as an argument: a step that is recomputed must see its own i
             h = self._run(i >= self.first_learned, self._advance, h, z["z"], label, i)
-        return self._run(True, self._image, h)
+        return h
 
     def _run(self, learned: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
         if self.recompute and learned and torch.is_grad_enabled():
@@ -206,24 +196,24 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         (time, *levels), num = self.plan[i], len(self.plan)
         if self.prediction == "linear":
             scale, divisor, gain, keep = levels
-            return gain * self._network(scale * h / divisor, label, time) + keep * (scale * h)
+            return gain * self.network(scale * h / divisor, label, time) + keep * (scale * h)
         with torch.set_grad_enabled(torch.is_grad_enabled() and i >= self.first_learned):
-            out = self._network(h, label, time)
+            out = self.network(h, label, time)
         if self.prediction == "flow":
             h = flow_step(out, h, levels)
         else:
             mix = (z, (num - 1 - i) / (num - 1)) if self.skip == "x0" and num > 1 else None
-            rng = torch.Generator().manual_seed(self.seed * num + i)
-            noise = torch.randn((1, *h.shape[1:]), generator=rng).to(h) if self.eta else None
+            noise = shuffled(z, self.seed * num + i) if self.eta else None
             h = ddim_step(out, h, levels, self.prediction, eta=self.eta, noise=noise, mix=mix)
         rest = (num - i) / num
         return (1 - rest) * h + rest * z if self.skip == "state" else h
 
-    def _network(self, h: Tensor, label: Tensor | None, time: float) -> Tensor:
-        """What the denoiser says of ``h``, guided; a learned variance is left away."""
+    def network(self, h: Tensor, label: Tensor | None, time: float, guidance: float | None = None) -> Tensor:
+        """What the denoiser says of ``h``, guided (by the setting if None); a learned variance is left away."""
+        g = self.guidance if guidance is None else guidance
         dtype = torch.int64 if isinstance(time, int) else torch.float32
         times = torch.full((len(h),), time, dtype=dtype, device=h.device)
-        if label is None or self.guidance == 1:
+        if label is None or g == 1:
             whole: Tensor = self.denoiser(h, times, class_labels=label).sample
             return whole[:, : h.shape[1]]
         null = torch.full((len(h),), int(self.null_class or 0), device=h.device)
@@ -231,7 +221,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
             null = class_tables(self.denoiser)[0](null).to(label.dtype)
         both = self.denoiser(torch.cat([h, h]), torch.cat([times, times]), class_labels=torch.cat([label, null])).sample
         ours, nobody = both[:, : h.shape[1]].chunk(2)
-        return nobody + self.guidance * (ours - nobody)  # type: ignore[no-any-return]
+        return nobody + g * (ours - nobody)  # type: ignore[no-any-return]
 
     def _image(self, h: Tensor) -> Tensor:
         if self.autoencoder is not None:
@@ -267,6 +257,22 @@ def receptive(denoiser: Any) -> Any:
     return denoiser
 
 
+def shuffled(z: Tensor, seed: int) -> Tensor:
+    """The numbers of each row of ``z`` in another order and with other signs: as normal as they, and unlike them."""
+    rng, flat = torch.Generator().manual_seed(seed), z.flatten(1)
+    order, sign = torch.randperm(flat.shape[1], generator=rng), torch.randn(flat.shape[1], generator=rng).sign()
+    return (flat[:, order.to(z.device)] * sign.to(z)).view_as(z)
+
+
+def ddim_parts(out: Tensor, h: Tensor, a: Tensor, prediction: str) -> tuple[Tensor, Tensor]:
+    """x0 and ε that a denoiser's output stands for at ᾱ = ``a``."""
+    if prediction == "epsilon":
+        return (h - (1 - a) ** 0.5 * out) / a**0.5, out
+    if prediction == "sample":
+        return out, (h - a**0.5 * out) / (1 - a) ** 0.5
+    return a**0.5 * h - (1 - a) ** 0.5 * out, a**0.5 * out + (1 - a) ** 0.5 * h
+
+
 def ddim_step(
     out: Tensor,
     h: Tensor,
@@ -279,12 +285,7 @@ def ddim_step(
 ) -> Tensor:
     """State after a step of DDIM from ᾱ to ᾱ', bit-equal to ``DDIMScheduler.step``; ``mix``: z and λ of the skip."""
     a, b = torch.tensor(levels, dtype=torch.float32)
-    if prediction == "epsilon":
-        x0, e = (h - (1 - a) ** 0.5 * out) / a**0.5, out
-    elif prediction == "sample":
-        x0, e = out, (h - a**0.5 * out) / (1 - a) ** 0.5
-    else:
-        x0, e = a**0.5 * h - (1 - a) ** 0.5 * out, a**0.5 * out + (1 - a) ** 0.5 * h
+    x0, e = ddim_parts(out, h, a, prediction)
     if mix is not None:
         x0 = (1 - mix[1]) * x0 + mix[1] * mix[0]
     spread = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
