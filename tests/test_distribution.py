@@ -138,7 +138,7 @@ def test_it_draws_the_same_without_latentdc(folder: Path, tmp_path: Path) -> Non
 
 def test_refusals(tiny_store: ClassStore) -> None:
     decoder = pixels(tiny_store)
-    with pytest.raises(InputError, match='"distribution" encodes real images and GanDecoder has no encoder'):
+    with pytest.raises(InputError, match='"statistics" encodes real images and GanDecoder has no encoder'):
         fit_distribution(tiny_decoder("gan"), tiny_store, 1)
     with pytest.raises(InputError, match="images_per_class = 0, tries = 1: give at least 1"):
         fit_distribution(decoder, tiny_store, 0, tries=1)

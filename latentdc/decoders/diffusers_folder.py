@@ -12,10 +12,11 @@ import diffusers
 from diffusers.models.modeling_utils import ModelMixin
 
 from latentdc.decoders.components import load_component, read_json
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.decoders.wrapping import autoencoder_decoder, diffusion_decoder
 from latentdc.errors import InputError
 from latentdc.portable.autoencoder import AutoencoderDecoder
-from latentdc.portable.diffusion import AUTOENCODERS, DENOISERS, DiffusionDecoder
+from latentdc.portable.diffusion import AUTOENCODERS, DENOISERS
 from latentdc.types import DataSpec
 
 INDEX = "model_index.json"

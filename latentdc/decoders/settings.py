@@ -10,10 +10,10 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.errors import InputError, unknown
 from latentdc.portable.autoencoder import AutoencoderDecoder
 from latentdc.portable.biggan import BigGanDecoder
-from latentdc.portable.diffusion import DiffusionDecoder
 from latentdc.portable.gan import GanDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
 
@@ -26,7 +26,7 @@ SETTINGS: dict[type[nn.Module], tuple[str, ...]] = {
     StyleGan2Decoder: _GAN,
     BigGanDecoder: _GAN,
     AutoencoderDecoder: ("quantise", "latent_scale", "latent_shift"),
-    DiffusionDecoder: ("plan", *_STEPPED, "noise_seed"),
+    DiffusionDecoder: ("plan", *_STEPPED, "noise_seed", "start"),
 }
 """Arguments of a decoder's constructor that leave its weights what they are."""
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentdc.data.store import ClassStore
+from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.decoders.reference import load_decoder
 from latentdc.decoders.schedules import plan_of
 from latentdc.errors import InputError, RecipeError
 from latentdc.fit.training import Training, check_levels, falling, follow
 from latentdc.networks.pool import fingerprint
 from latentdc.portable.autoencoder import AutoencoderDecoder
-from latentdc.portable.diffusion import DiffusionDecoder
 from latentdc.seeding import global_seed, stream
 
 _NORM_GROUPS = 8

@@ -1,6 +1,7 @@
 """Where latents start, and in which order the rows of a class are kept."""
 
-from latentdc.initialise.distribution import fit_distribution
+from latentdc.initialise.distribution import KIND as STATISTICS
+from latentdc.initialise.distribution import fit_distribution, stored
 from latentdc.initialise.inversion import Inversion, Inverted, invert, nearest_draws
 from latentdc.initialise.order import herd, order_rows
 from latentdc.initialise.report import reconstruction, start_report
@@ -9,6 +10,7 @@ from latentdc.initialise.start import STARTS, initialise, start_images
 
 __all__ = [
     "STARTS",
+    "STATISTICS",
     "Inversion",
     "Inverted",
     "Request",
@@ -22,4 +24,5 @@ __all__ = [
     "reconstruction",
     "start_images",
     "start_report",
+    "stored",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,9 @@ from latentdc.networks.infer import to_float
 from latentdc.seeding import stream
 from latentdc.types import Batch, Latents
 
+Centring = Callable[[Tensor, int, torch.Generator], Tensor]
+"""(points ``(n, d)``, number, rng) → centres ``(number, d)``."""
+
 
 def class_latents(request: Request, kind: str, store: ClassStore, cls: int) -> Tensor:
     """Latents of all real images of one class, all keys side by side ``(n, d)``, on the CPU.
@@ -26,10 +30,9 @@ def class_latents(request: Request, kind: str, store: ClassStore, cls: int) -> T
     Raises:
         InputError: the decoder has no encoder.
     """
-    images = store.of_class(cls)
-    owner = torch.full((len(images),), cls)
-    parts = zip(torch.split(images, 256), torch.split(owner, 256), strict=True)
-    found = [encoded(request, kind, to_float(x), y) for x, y in parts]
+    found = [
+        encoded(request, kind, to_float(x), torch.full((len(x),), cls)) for x in torch.split(store.of_class(cls), 256)
+    ]
     return torch.cat([torch.cat([part[name].flatten(1) for name in sorted(part)], 1) for part in found])
 
 
@@ -40,22 +43,55 @@ def unflat(points: Tensor, latent_shapes: Mapping[str, Sequence[int]]) -> Latent
     return {name: part.reshape(-1, *shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
-def _centres(request: Request, kind: str, of: Callable[[Tensor, int, torch.Generator], Tensor]) -> Latents:
-    """Centres of each class's latents, as many as it has rows."""
+def one_image_per_row(request: Request, kind: str) -> None:
+    """Refuse a formation that packs several images into a row.
+
+    Raises:
+        InputError: saying which starts would do.
+    """
     if request.images_per_row > 1:
         raise InputError(
             f'init = "{kind}" puts the latent of one image into each row, and {type(request.formation).__name__} packs '
             f'{request.images_per_row} images into one: use init = "latent-medoids" or "real", or no formation.'
         )
-    encoder_of(request, kind)
-    store = store_of(request, kind)
-    found = []
+
+
+def class_centres(
+    request: Request, kind: str, of: Centring, points_of: Callable[[ClassStore, int], Tensor]
+) -> list[Tensor]:
+    """Centres ``(rows of the class, d)`` of each class's points ``(n, d)``, class after class; keyed by the class.
+
+    Raises:
+        InputError: no data, a formation that packs, or a class with fewer images than rows.
+    """
+    one_image_per_row(request, kind)
+    store, found = store_of(request, kind), []
     for cls, num in enumerate(request.counts):
-        if num:
-            points = class_latents(request, kind, store, cls)
-            _enough(kind, num, len(points))
-            found.append(of(points, num, stream(request.seed, f"init-{kind}", index=cls)))
-    return unflat(torch.cat(found), request.decoder.latent_shapes)
+        points = points_of(store, cls) if num else torch.zeros(0)
+        _enough(kind, num, len(points))
+        found.append(of(points, num, stream(request.seed, f"init-{kind}", index=cls)) if num else points)
+    return found
+
+
+def _encoded_centres(request: Request, kind: str, of: Centring) -> Latents:
+    encoder_of(request, kind)
+    found = class_centres(request, kind, of, lambda store, cls: class_latents(request, kind, store, cls))
+    return unflat(torch.cat([each for each in found if len(each)]), request.decoder.latent_shapes)
+
+
+def by_size(points: Tensor, num: int, rng: torch.Generator) -> Tensor:
+    """Centres of k-means ``(num, d)`` over points ``(n, d)``, largest cluster first."""
+    centres = kmeans(points, num, rng)
+    sizes = torch.bincount(torch.cdist(points, centres).argmin(1), minlength=num)
+    return centres[sizes.argsort(descending=True, stable=True)]
+
+
+def by_weight(points: Tensor, num: int, rng: torch.Generator, *, iterations: int = 50) -> Tensor:
+    """Means of a Gaussian mixture ``(num, d)`` over points ``(n, d)``, heaviest component first."""
+    return mixture(points, num, rng, iterations=iterations).means
+
+
+CENTRES: dict[str, Centring] = {"k-means": by_size, "mixture": by_weight}
 
 
 def _enough(kind: str, num: int, available: int) -> None:
@@ -74,13 +110,7 @@ class Centroids:
 
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
-
-        def of(points: Tensor, num: int, rng: torch.Generator) -> Tensor:
-            centres = kmeans(points, num, rng)
-            sizes = torch.bincount(torch.cdist(points, centres).argmin(1), minlength=num)
-            return centres[sizes.argsort(descending=True, stable=True)]
-
-        return _centres(request, "centroids", of)
+        return _encoded_centres(request, "centroids", by_size)
 
 
 @dataclass(frozen=True)
@@ -102,11 +132,7 @@ class Mixture:
 
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
-
-        def of(points: Tensor, num: int, rng: torch.Generator) -> Tensor:
-            return mixture(points, num, rng, iterations=self.iterations).means
-
-        return _centres(request, "mixture", of)
+        return _encoded_centres(request, "mixture", partial(by_weight, iterations=self.iterations))
 
 
 @dataclass(frozen=True)

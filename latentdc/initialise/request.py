@@ -12,6 +12,7 @@ from torch import Tensor
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
 from latentdc.networks import Network
+from latentdc.portable.distribution import DistributionBank
 from latentdc.seeding import stream
 from latentdc.types import Batch, Decoder, Formation, Latents
 
@@ -44,8 +45,8 @@ class Request:
 class Start(Protocol):
     """A way to begin: latents for every row of a request, class after class."""
 
-    def __call__(self, request: Request) -> Latents:
-        """Latents ``(s, *shape)`` of all rows asked for."""
+    def __call__(self, request: Request) -> Latents | DistributionBank:
+        """Latents ``(s, *shape)`` of all rows asked for, or a distribution that rows are drawn from."""
         ...
 
 

@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
+from latentdc.initialise.distribution import KIND, Statistics
 from latentdc.initialise.inversion import Inversion
 from latentdc.initialise.latent_space import Centroids, LatentMedoids, Mixture
 from latentdc.initialise.medoids import medoids
+from latentdc.initialise.prototypes import Modes, Prototypes
 from latentdc.initialise.request import Request, Start, chosen, encoded, encoder_of, random_images
+from latentdc.latents import AnyBank
 from latentdc.networks import Network
 from latentdc.networks.infer import embed
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.distribution import DistributionBank
 from latentdc.seeding import stream
 from latentdc.types import Batch, Decoder, Formation, Latents
 
@@ -33,8 +37,8 @@ def initialise(
     formation: Formation | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
-) -> LatentBank:
-    """A learnable bank with ``counts[c]`` rows of each class c, on the CPU.
+) -> AnyBank:
+    """A learnable bank with ``counts[c]`` rows of each class c, on the CPU; of ``statistics``, a distribution of rows.
 
     Args:
         kind: a name of ``STARTS`` (with its default options), or a start such as ``Inversion(steps=500)``.
@@ -51,8 +55,12 @@ def initialise(
         InputError: an unknown kind, something the kind needs is missing, or a class has too few images.
     """
     start, request = _asked(kind, decoder, counts, seed, store, net, formation, device, progress)
-    latents = {name: value.cpu() for name, value in start(request).items()}
-    bank: LatentBank = LatentBank.of(latents, request.counts)
+    begun = start(request)
+    bank: AnyBank
+    if isinstance(begun, DistributionBank):
+        bank = begun
+    else:
+        bank = LatentBank.of({name: value.cpu() for name, value in begun.items()}, request.counts)
     return bank
 
 
@@ -211,4 +219,7 @@ STARTS: dict[str, type[Any]] = {
     "mixture": Mixture,
     "class-mean": ClassMean,
     "inversion": Inversion,
+    "prototypes": Prototypes,
+    "modes": Modes,
+    KIND: Statistics,
 }

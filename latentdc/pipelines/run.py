@@ -17,11 +17,13 @@ from latentdc.checkpoint import Checkpoints, digest
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, is_main_process
+from latentdc.errors import InputError
 from latentdc.evaluate.sets import exported
-from latentdc.initialise import order_rows, start_report
-from latentdc.latents import decode
+from latentdc.initialise import order_rows, start_report, stored
+from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.distribution import DistributionBank
 from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
@@ -81,9 +83,35 @@ class Run:
         # What would stop the writing at the end is better known before the first step.
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
+        if given is not None and not recipe.steps:
+            raise InputError("steps = 0 keeps the start as it is, so no sketch is looked at: leave --sketch out.")
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
         # Before the sketch, which takes longer and is of no use to a start that the decoder does not have.
         began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
+        torch.nn.Module.to(began, self.device)
+        if recipe.steps:
+            loss = self._condensed(began, given, accelerator, resume, checkpoint_seconds, on_step)
+        else:
+            loss = math.nan
+            if accelerator.is_main_process:
+                start = self._start_report(self._start_images(began), began)
+                self._write(self._stored(began), start, {}, None)
+        accelerator.wait_for_everyone()
+        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, loss)
+
+    def _condensed(
+        self,
+        began: AnyBank,
+        given: Sketch | None,
+        accelerator: Any,
+        resume: bool,
+        checkpoint_seconds: float,
+        on_step: Sequence[Callable[[Step], None]],
+    ) -> float:
+        """Write the bundle that the loop makes of a start; returns the last loss."""
+        built, recipe = self.built, self.built.recipe
+        if not isinstance(began, LatentBank):
+            raise InputError(f'init = "{recipe.init.kind}" gives a distribution, which has no steps: give steps = 0.')
         with accelerator.main_process_first():  # The others find the sketch that the first process wrote.
             source = self._source(given)
         state = Checkpoints(self.folder, identity(built, source=source), every_seconds=checkpoint_seconds)
@@ -91,7 +119,6 @@ class Run:
             for file in (*state.files(), state.log_path):
                 file.unlink(missing_ok=True)
         accelerator.wait_for_everyone()
-        torch.nn.Module.to(began, self.device)
         started = self._start_images(began) if accelerator.is_main_process else None
         bank = condense(
             built.decoder,
@@ -111,12 +138,13 @@ class Run:
             on_step=on_step,
             progress=self.progress,
         )
+        last = state.last_record()
         if accelerator.is_main_process:
             start = self._start_report(started, bank)
-            self._write(self._ordered(bank, source), source, start, state)
-        accelerator.wait_for_everyone()
-        loss = state.last_record().get("loss", math.nan)
-        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, loss)
+            ordered = order_rows(built.decoder, bank, source, built.see, built.by, formation=built.formation)
+            taken = source.manifest.digest() if isinstance(source, Sketch) else None
+            self._write(self._stored(ordered), start, last, taken)
+        return float(last.get("loss", math.nan))
 
     @property
     def folder(self) -> Path:
@@ -136,33 +164,33 @@ class Run:
             progress=self.progress and is_main_process(),
         )
 
-    def _start_images(self, bank: LatentBank) -> tuple[Batch, Tensor] | None:
+    def _start_images(self, bank: AnyBank) -> tuple[Batch, Tensor] | None:
         """The real images that the rows start from and what the rows decode to; before anything is learned."""
         real = start_batch(self.built, self.store)
         return None if real is None else (real, decode(self.built.decoder, bank).x.cpu())
 
-    def _start_report(self, started: tuple[Batch, Tensor] | None, bank: LatentBank) -> dict[str, Any]:
+    def _start_report(self, started: tuple[Batch, Tensor] | None, bank: AnyBank) -> dict[str, Any]:
         """Reconstruction error of the start; real | start | condensed as ``<out>.run/start.png``, the rows in order."""
         if started is None:
             return {}
         ended = decode(self.built.decoder, bank).x.cpu()
         return start_report(self.folder / "start.png", *started, ended, self.built.spec.class_names)
 
-    def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
-        """Rows of each class so ordered that prefixes are usable, in the storage asked for, on the CPU."""
-        built = self.built
-        ordered = order_rows(built.decoder, bank, source, built.see, built.by, formation=built.formation)
-        modules: tuple[Any, ...] = (built.decoder, built.formation, ordered)
+    def _stored(self, bank: AnyBank) -> AnyBank:
+        """The set in the storage asked for, on the CPU as are the modules it is decoded with."""
+        modules: tuple[Any, ...] = (self.built.decoder, self.built.formation, bank)
         for module in modules:
             if isinstance(module, nn.Module):
                 module.to("cpu")
-        return ordered.quantise(built.recipe.storage)
+        storage = self.built.recipe.storage
+        if isinstance(bank, DistributionBank):
+            return stored(bank, storage)
+        return bank.quantise(storage)
 
-    def _write(self, bank: LatentBank, source: Source, start: Mapping[str, Any], state: Checkpoints) -> None:
+    def _write(self, bank: AnyBank, start: Mapping[str, Any], last: Mapping[str, Any], taken: str | None) -> None:
         built, recipe, spec = self.built, self.built.recipe, self.built.spec
         decoder: Any = built.decoder  # A module that also keeps the Decoder protocol.
         formation: Any = built.formation
-        last = state.last_record()
         provenance = {
             "recipe": recipe.name,
             "recipe_toml": to_toml(recipe),
@@ -178,7 +206,7 @@ class Run:
             # Of the whole run, however often it was interrupted; taking the sketch not included.
             "loss": last.get("loss"),
             "seconds": last.get("seconds"),
-            "sketch": source.manifest.digest() if isinstance(source, Sketch) else None,
+            "sketch": taken,
         }
         images = exported(decode(decoder, bank, formation=formation))
         picture = self.folder / PICTURE

@@ -168,7 +168,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         first, *others = [table.weight.detach() for table in class_tables(self.denoiser)]
         if not all(torch.equal(first, other) for other in others):
             raise ValueError("learn_condition = True: each block of this DiT embeds classes in its own way")
-        return {"c": first.float()[self.labels(owner).to(first.device)].to(owner.device)}
+        return {"c": first.float()[torch.tensor(self.class_ids)[owner.cpu()].to(first.device)].to(owner.device)}
 
     def labels(self, owner: Tensor) -> Tensor | None:
         """The denoiser's classes ``(n,)`` for ours, or None where it has none."""

@@ -16,10 +16,10 @@ from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import InputError, RecipeError
 from latentdc.initialise import initialise, start_images
+from latentdc.latents import AnyBank
 from latentdc.networks import FixedPool, FreshPool, Network
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
-from latentdc.portable.bank import LatentBank
 from latentdc.recipe.decoder import decoder_identity, decoder_text, with_decoder
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.sketched import as_asked, near
@@ -156,8 +156,8 @@ def make_source(
 
 def make_bank(
     built: Built, store: ClassStore | None = None, *, device: torch.device | str = "cpu", progress: bool = False
-) -> LatentBank:
-    """The latents a run starts from.
+) -> AnyBank:
+    """The latents a run starts from, or a distribution of them.
 
     Args:
         built: the parts.

@@ -40,19 +40,19 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         BundleError: the decoder's ``config.json`` is damaged.
     """
     keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
-    for where, part in (
+    stored = (("formation", recipe.formation), ("init", recipe.init))
+    matched = (
         ("objective.kind", Part(recipe.objective.kind)),
         ("objective.see", recipe.objective.see),
         ("objective.by", recipe.objective.by),
         ("augment", recipe.augment),
-        ("formation", recipe.formation),
-        ("init", recipe.init),
-    ):
+    )
+    for where, part in (*matched, *stored) if recipe.steps else stored:
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
-    keys += resolve(recipe.source.arch).cite
-    if recipe.optim.kind == "adam":
-        keys.append("kingma2015adam")
+    if recipe.steps:
+        keys += resolve(recipe.source.arch).cite
+        keys += ["kingma2015adam"] if recipe.optim.kind == "adam" else []
     if data in _DATA:
         keys.append(_DATA[data])
     return tuple(dict.fromkeys(keys))

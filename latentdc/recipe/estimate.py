@@ -20,6 +20,7 @@ from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
 from latentdc.latents import learns
 from latentdc.networks import FixedPool
+from latentdc.portable.bank import LatentBank
 from latentdc.recipe.build import Built, make_source
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
@@ -57,14 +58,14 @@ def dry_run(
     """
     device = device or device_of()
     recipe, wanted = built.recipe, built.recipe.source
-    takes_sketch = given is None and wanted.kind == "sketch"
-    sketch_seconds, sketch_bytes = 0.0, 0
+    sketch_seconds, sketch_bytes, compile_seconds, step_seconds = 0.0, 0, 0.0, 0.0
     source: Source
-    if takes_sketch:
-        source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
-    else:
-        source = make_source(built, store, given=given, progress=False)
-    compile_seconds, step_seconds = _step_seconds(built, source, device)
+    if recipe.steps:
+        if given is None and wanted.kind == "sketch":
+            source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
+        else:
+            source = make_source(built, store, given=given, progress=False)
+        compile_seconds, step_seconds = _step_seconds(built, source, device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
@@ -72,7 +73,8 @@ def dry_run(
     weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
     decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
     per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class)
-    checkpoint_bytes = 2 * 3 * learned  # Two are kept; each holds the latents and up to two moments.
+    # Two are kept; each holds the latents and up to two moments.
+    checkpoint_bytes = 2 * 3 * learned if recipe.steps else 0
     bundle_bytes = round(per_class * len(built.counts)) + (decoder_bytes if copy_decoder else 0)
     return {
         "recipe": recipe.flat(),
@@ -132,6 +134,7 @@ def _trial_sketch(
 def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[float, float]:
     """Seconds of compiling, if the recipe does, and of one step, the first (which warms up) left out."""
     bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
+    assert isinstance(bank, LatentBank)
     ends = [time.perf_counter()]
 
     def stamp(now: Step) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from latentdc.condense import Optim
 from latentdc.errors import RecipeError, unknown
+from latentdc.initialise import STATISTICS
 
 SOURCES = ("minibatches", "sketch")
 PRECISIONS = ("fp32", "bf16")
@@ -86,6 +87,7 @@ class Recipe:
     source: SourceSpec = field(default_factory=SourceSpec)
     optim: Optim = field(default_factory=Optim)
     steps: int = 1000
+    """0 makes the start the result: no network, no sketch, no real image beyond what the start looks at."""
     seed: int = 0
     chunk: int | None = None
     """Rows decoded at once; all of them if left out."""
@@ -109,7 +111,6 @@ class Recipe:
         for where, number in {
             "images_per_class": self.images_per_class,
             "bytes_per_class": self.bytes_per_class,
-            "steps": self.steps,
             "chunk": self.chunk,
             "source.num_per_class": self.source.num_per_class,
             "source.num_pairs": self.source.num_pairs,
@@ -119,6 +120,23 @@ class Recipe:
         }.items():
             if number is not None and number < 1:
                 raise RecipeError(f"{where} = {number}: give at least 1.")
+        if self.steps < 0:
+            raise RecipeError(f"steps = {self.steps}: give at least 1, or 0 to keep the start as it is.")
+        if self.init.kind == STATISTICS:
+            self._check_distribution()
+
+    def _check_distribution(self) -> None:
+        for wrong, message in (
+            (self.steps > 0, f"steps = {self.steps}: a distribution is fitted, not optimised; give steps = 0."),
+            (self.storage == "int8", 'storage = "int8": a distribution is stored as fp16 or fp32.'),
+            (
+                self.images_per_class is None,
+                f"bytes_per_class = {self.bytes_per_class}: a distribution takes the same bytes for any number of "
+                "images; give images_per_class, how many are drawn where no number is asked for.",
+            ),
+        ):
+            if wrong:
+                raise RecipeError(f'init = "{STATISTICS}", {message}')
 
     def rows_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> int:
         """Stored rows of each class under the budget.
@@ -150,6 +168,8 @@ class Recipe:
     def stored_bytes_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> float:
         """Bytes of one class as stored: latents, scales, label and its share of what all classes share."""
         row, fixed = self._row_bytes(latent_shapes)
+        if self.init.kind == STATISTICS:  # a mean and a deviation; a count and a seed
+            return 2 * (row + fixed) + shared
         return self.rows_per_class(latent_shapes, shared) * row + fixed + shared
 
     def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
