@@ -46,7 +46,7 @@ Stored = Annotated[Storage | None, typer.Option("--storage", help="How the finis
 SketchFile = Annotated[
     Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
 ]
-Steps = Annotated[int | None, typer.Option("--steps", help="Optimisation steps.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Optimisation steps; 0 keeps the start as it is.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Every random draw follows from this number.")]
 Precision = Annotated[
     options.Precision | None,

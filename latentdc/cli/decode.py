@@ -27,7 +27,8 @@ def decode(
         Format.folder
     ),
     images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", min=1, help="Fewer images than stored.")
+        int | None,
+        typer.Option("--images-per-class", min=1, help="Fewer than stored; any number of a distribution."),
     ] = None,
     classes: options.Classes = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Stored rows decoded at a time.")] = 64,

@@ -65,6 +65,10 @@ Runs = Annotated[
         "train equal baselines once.",
     ),
 ]
+Images = Annotated[
+    int | None,
+    typer.Option("--images-per-class", min=1, help="Draw as many images of each class (sets stored as distributions)."),
+]
 Width = Annotated[int | None, typer.Option("--width", min=1, help="Narrower students, for a quick check.")]
 
 
@@ -85,6 +89,7 @@ def evaluate(
     workers: Workers = 1,
     runs: Runs = None,
     width: Width = None,
+    images_per_class: Images = None,
     size: options.Size = None,
     classes: options.Classes = None,
     limit: options.Limit = None,
@@ -108,7 +113,8 @@ def evaluate(
     _places(out, runs)
     on = options.place(device)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    subject = subject_of(at_size(bundle, size), split_data(real.train, real.test, split.value)[0])
+    stands_for = split_data(real.train, real.test, split.value)[0]
+    subject = subject_of(at_size(bundle, size), stands_for, images_per_class=images_per_class)
     found = measure(
         subject,
         real,

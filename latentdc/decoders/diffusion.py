@@ -128,10 +128,13 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         """Latents where decoding starts, of clean ones ``(n, *shape)``: √ᾱ x0 + √(1-ᾱ) n, or (1-σ) x0 + σ n.
 
         Raises:
-            ValueError: a one-step model, or as ``prior``.
+            ValueError: ``start`` leaves no step out, or as ``prior``.
         """
-        if self.prediction == "linear":
-            raise ValueError('prediction = "linear": a model of one step knows pure noise only')
+        if not self.first:
+            raise ValueError(
+                f"start = {self.config.start}: nothing is left of a clean latent under all the noise; give a model of "
+                "several steps, and start below 1 (0.7: three of ten steps are left out)"
+            )
         level = self.plan[self.first][1]
         signal, spread = (1 - level, level) if self.prediction == "flow" else (level**0.5, (1 - level) ** 0.5)
         noise = torch.randn(clean.shape, generator=rng, device=rng.device, dtype=torch.float32)

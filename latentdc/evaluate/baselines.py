@@ -15,7 +15,7 @@ from latentdc.bundle import Bundle
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
-from latentdc.initialise import initialise
+from latentdc.initialise import encodes, initialise
 from latentdc.initialise.medoids import medoids
 from latentdc.latents import decode
 from latentdc.networks import build, fingerprint
@@ -174,7 +174,7 @@ def _without(name: str, subject: Subject, real: ClassStore) -> str:
     """Why a set has no such row of its decoder's; empty where it has."""
     if subject.bundle is None:
         return "these images are of no bundle, whose decoder would make others"
-    if name == "encoded" and not hasattr(subject.bundle.decoder, "encode"):
+    if name == "encoded" and not encodes(subject.bundle.decoder):
         return f"{type(subject.bundle.decoder).__name__} cannot encode images"
     if name == "encoded" and any(num > real.count(c) for c, num in enumerate(subject.images.counts)):
         return f"fewer real images than {max(subject.images.counts)} in a class"

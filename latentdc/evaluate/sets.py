@@ -18,8 +18,10 @@ from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import resolve_decoder
 from latentdc.errors import DataError, InputError
+from latentdc.initialise import encodes
 from latentdc.latents import decode
 from latentdc.passing import reconstructions, samples
+from latentdc.portable.distribution import DistributionBank
 from latentdc.resources import shipped
 from latentdc.types import Batch, DataSpec
 
@@ -93,7 +95,9 @@ def real_bytes_per_class(images_per_class: float, shape: tuple[int, int, int]) -
     return images_per_class * channels * height * width + COUNT_BYTES
 
 
-def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassStore) -> Subject:
+def subject_of(
+    source: str | Path | Bundle | ClassStore | Subject, real: ClassStore, *, images_per_class: int | None = None
+) -> Subject:
     """Open the set to evaluate and check that it fits the data.
 
     Args:
@@ -101,13 +105,17 @@ def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassSt
             it), any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``; a
             ``Subject`` stays what it is.
         real: the real images that the set stands for.
+        images_per_class: images to draw of each class of a bundle that stores a distribution; None for its own number.
 
     Raises:
         BundleError: the bundle or the decoder is damaged.
         DataError: no such folder, or its classes or image shape differ from the data's.
-        InputError: a decoder that makes other images, or of other classes.
+        InputError: a decoder that makes other images, or of other classes; a number of images for what stores them, or
+            that the formation does not make.
     """
     spec = real.spec
+    if images_per_class is not None:
+        source = _drawing(source, images_per_class)
     if isinstance(source, Subject):
         return source
     if isinstance(source, Bundle):
@@ -120,6 +128,21 @@ def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassSt
     if is_decoder(source):
         return _of_decoder(path, real)
     return _of_images(open_data(str(source)).train, path.name, spec)
+
+
+def _drawing(source: str | Path | Bundle | ClassStore | Subject, num: int) -> Bundle:
+    """A bundle that draws ``num`` images of each class."""
+    if isinstance(source, str | Path) and (Path(source) / "model_index.json").is_file():
+        source = load_bundle(source)
+    if not isinstance(source, Bundle) or not isinstance(source.bank, DistributionBank):
+        raise InputError(
+            f"images_per_class = {num}: only a bundle that stores a distribution draws any number of images; of "
+            "others all that is stored is evaluated. Leave it out (--images-per-class)."
+        )
+    expands = 1 if source.formation is None else int(source.formation.expands)
+    if num < 1 or num % expands:
+        raise InputError(f"images_per_class = {num}: give a multiple of {expands}, at least that (--images-per-class).")
+    return replace(source, bank=source.bank.drawing(num // expands))
 
 
 def is_decoder(source: str | Path) -> bool:
@@ -226,8 +249,8 @@ def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
 def _of_decoder(path: Path, real: ClassStore) -> Subject:
     """Every real image encoded and decoded; of a decoder that cannot encode, as many draws from its prior."""
     decoder = resolve_decoder(path, real.spec)
-    encodes = hasattr(decoder, "encode")
-    x = reconstructions(decoder, real.images, real.labels) if encodes else samples(decoder, real.labels, seed=0)
+    can = encodes(decoder)
+    x = reconstructions(decoder, real.images, real.labels) if can else samples(decoder, real.labels, seed=0)
     images = replace(of_store(real), x=x)
     pixels, labels = int(x.numel()), COUNT_BYTES * real.spec.num_classes
     return Subject(
@@ -237,7 +260,7 @@ def _of_decoder(path: Path, real: ClassStore) -> Subject:
         bytes={"pixels_uint8": pixels, "labels": labels},
         bytes_per_class=(pixels + labels) / real.spec.num_classes,
         fingerprint=real.spec.fingerprint,
-        note="every real image, encoded and decoded" if encodes else "as many draws from the prior as real images",
+        note="every real image, encoded and decoded" if can else "as many draws from the prior as real images",
     )
 
 

@@ -5,7 +5,7 @@ from latentdc.initialise.distribution import fit_distribution, stored
 from latentdc.initialise.inversion import Inversion, Inverted, invert, nearest_draws
 from latentdc.initialise.order import herd, order_rows
 from latentdc.initialise.report import reconstruction, start_report
-from latentdc.initialise.request import Request, Start
+from latentdc.initialise.request import Request, Start, encodes
 from latentdc.initialise.start import STARTS, initialise, start_images
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Inverted",
     "Request",
     "Start",
+    "encodes",
     "fit_distribution",
     "herd",
     "initialise",

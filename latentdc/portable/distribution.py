@@ -149,6 +149,14 @@ class DistributionBank(ModelMixin, ConfigMixin):
             out[name] = mean + std * part.reshape(-1, *shape).to(device)
         return out
 
+    def drawing(self, num: int) -> "DistributionBank":
+        """The same distribution, of which ``num`` rows of each class are decoded where no number is asked for."""
+        means, stds = ({name: getattr(p, name) for name in self.shapes} for p in (self.mean, self.std))
+        counts = [num] * self.num_classes
+        new: DistributionBank = DistributionBank.of(means, stds, counts, seeds=self.seeds, storage=self.storage)
+        new.to(self.place.device)
+        return new
+
     def quantise(self, storage: str) -> "DistributionBank":
         """The same distribution with its statistics in another storage.
 
