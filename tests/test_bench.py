@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from bench.measure import RECORDS, condensed
+from bench.saved import autoencoder, diffusion, growth, pulled_back
 from bench.workloads import TINY, WORKLOADS, Setting, prepared
 
 from latentdc.discrepancies import DISCREPANCIES
@@ -52,8 +53,23 @@ def test_a_record_keeps_figures_and_no_names_of_machines() -> None:
     assert "my-host" not in json.dumps(record)
 
 
+def test_memory_of_the_pull_back_is_flat_in_latents_and_in_steps() -> None:
+    """The counts of ``bench_memory.py``, at 32 pixels."""
+    coder, short, long = autoencoder(32), diffusion(32, 2), diffusion(32, 6)
+    few, many = pulled_back(coder, 2, 1), pulled_back(coder, 6, 1)
+    assert many["saved_bytes"] == few["saved_bytes"] > 100_000
+    assert many["live_bytes"] <= few["live_bytes"] + growth(coder, 4)
+    two, six, rows = pulled_back(short, 2, 1), pulled_back(long, 2, 1), pulled_back(short, 6, 1)
+    assert six["live_bytes"] <= 1.05 * two["live_bytes"]
+    assert rows["live_bytes"] <= two["live_bytes"] + growth(short, 4)
+    images = 2 * 3 * 32 * 32 * 4
+    assert two["saved_bytes"] == six["saved_bytes"] == images, "what the loss itself keeps"
+    assert pulled_back(diffusion(32, 6, recompute=False), 2, 1)["saved_bytes"] > 10 * images
+
+
 def test_there_is_a_record() -> None:
     assert STORED
+    assert any("memory_is_flat" in name for path in STORED for name in json.loads(path.read_text())["results"])
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
