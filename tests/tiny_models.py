@@ -113,6 +113,7 @@ VARIANTS: dict[str, Callable[[], nn.Module]] = {
     "diffusion-flow": lambda: tiny_diffusion(FLOW),
     "diffusion-noised": lambda: tiny_diffusion(eta=0.5, skip="state", steps=3),
     "diffusion-skip": lambda: tiny_diffusion(skip="x0", steps=3),
+    "diffusion-late": lambda: tiny_diffusion(steps=5, start=0.6),
     "diffusion-vq": lambda: tiny_diffusion(
         {**DDIM, "prediction_type": "sample"},
         classes=None,

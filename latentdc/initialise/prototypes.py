@@ -12,7 +12,7 @@ from torch import Tensor
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.initialise.latent_space import CENTRES, class_centres
-from latentdc.initialise.request import Request
+from latentdc.initialise.request import Request, images_at_once
 from latentdc.networks.infer import to_float
 from latentdc.seeding import stream
 from latentdc.types import Latents
@@ -97,7 +97,7 @@ def _started(request: Request, kind: str, centres: str, way: str, **settings: fl
         )
 
     def points_of(store: ClassStore, cls: int) -> Tensor:
-        parts = torch.split(store.of_class(cls), 256)
+        parts = torch.split(store.of_class(cls), images_at_once(request.decoder))
         return torch.cat([decoder.clean(to_float(x).to(request.device)).flatten(1).cpu() for x in parts])
 
     found: list[Latents] = []

@@ -55,6 +55,11 @@ def encodes(decoder: Decoder) -> bool:
     return hasattr(decoder, "encode") and bool(getattr(decoder, "invertible", True))
 
 
+def images_at_once(decoder: Decoder) -> int:
+    """Images to encode at a time, without gradient: fewer of a decoder that says it is heavy."""
+    return 64 if getattr(decoder, "heavy", False) else 256
+
+
 def encoder_of(request: Request, kind: str) -> Callable[[Tensor, Tensor], Latents]:
     """The decoder's ``encode``.
 
@@ -121,14 +126,14 @@ def _packed(batch: Batch, request: Request) -> Batch:
 
 
 @torch.no_grad()
-def encoded(request: Request, kind: str, x: Tensor, owner: Tensor, *, batch_size: int = 256) -> Latents:
-    """Latents of images ``(n, c, h, w)`` in [0, 1], ``batch_size`` at a time, on the CPU.
+def encoded(request: Request, kind: str, x: Tensor, owner: Tensor) -> Latents:
+    """Latents of images ``(n, c, h, w)`` in [0, 1], some at a time, on the CPU.
 
     Raises:
         InputError: the decoder has no encoder.
     """
     encode = encoder_of(request, kind)
-    device = request.device
-    pairs = zip(torch.split(x, batch_size), torch.split(owner, batch_size), strict=True)
+    device, num = request.device, images_at_once(request.decoder)
+    pairs = zip(torch.split(x, num), torch.split(owner, num), strict=True)
     parts = [encode(images.to(device), classes.to(device)) for images, classes in pairs]
     return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
