@@ -22,7 +22,7 @@ from latentdc.initialise import order_rows, start_report
 from latentdc.latents import decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
+from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml, with_start
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
@@ -97,7 +97,7 @@ class Run:
             built.decoder,
             began,
             built.objective,
-            source,
+            with_start(built, source, self.store),
             steps=recipe.steps,
             optim=recipe.optim,
             seed=recipe.seed,

@@ -1,6 +1,6 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch
+from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch, with_start
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.estimate import dry_run
 from latentdc.recipe.sketched import as_sketched
@@ -27,4 +27,5 @@ __all__ = [
     "references",
     "start_batch",
     "to_toml",
+    "with_start",
 ]

@@ -20,7 +20,7 @@ from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
 from latentdc.latents import learns
 from latentdc.networks import FixedPool
-from latentdc.recipe.build import Built, make_source
+from latentdc.recipe.build import Built, make_source, with_start
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Source
@@ -57,7 +57,7 @@ def dry_run(
         source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
     else:
         source = make_source(built, store, given=given, progress=False)
-    compile_seconds, step_seconds = _step_seconds(built, source, device)
+    compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store), device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
