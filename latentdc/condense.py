@@ -30,7 +30,7 @@ from latentdc.errors import DivergenceError, InputError
 from latentdc.latents import decode, decoded, learns
 from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.objectives import Objective
-from latentdc.optim import Optim
+from latentdc.optim import Optim, written
 from latentdc.portable.bank import LatentBank
 from latentdc.source import Source
 from latentdc.types import Decoder, Formation
@@ -44,7 +44,8 @@ class Step(NamedTuple):
     step: int
     """Steps completed, from 1."""
     loss: float
-    lr: float
+    lr: float | dict[str, float]
+    """Learning rate, or that of each latent key."""
     seconds: float
     """Time spent in the loop so far, over all resumes."""
     bank: LatentBank
@@ -78,7 +79,7 @@ def condense(
         objective: ``(view, syn) → scalar``; a sum over the classes present in ``syn``.
         source: the real side, a ``Minibatches`` or a ``Sketch``.
         steps: number of steps of the whole run; with ``checkpoints`` the run goes on where it stopped.
-        optim: optimiser, learning rate and schedule.
+        optim: optimiser, learning rates and schedule.
         seed: recorded in the checkpoint; the draws themselves are keyed by the source's seed.
         chunk: rows decoded at once; None decodes all of a process's rows together, or, of a decoder that says it is
             heavy, as many as fit the free memory.
@@ -162,7 +163,7 @@ class _Loop:
         learnables = _learnables(
             bank=self.bank, objective=self.objective, formation=self.formation, decoder=self.decoder
         )
-        optimizer = self.optim.build(learnables.values())
+        optimizer = self.optim.build(learnables)
         state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
         state.resume()
         return state
@@ -175,7 +176,7 @@ class _Loop:
             view = self.source.view(state.step)
             if self.observe is not None:
                 view.net = Observed(view.net, self.observe)
-            state.lr = self.optim.lr_at(state.step, self.steps)
+            state.scale_lr(self.optim.share_at(state.step, self.steps))
             state.optimizer.zero_grad()
             loss = torch.zeros((), device=self.device)
             if len(rows):
@@ -278,6 +279,6 @@ def _check_finite(loss: float, step: int, bank: LatentBank, optim: Optim) -> Non
     where = f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}" if classes else "no single class"
     raise DivergenceError(
         f"step {step}: the loss is {loss} ({where}). The latents most likely ran away: lower optim.lr (now "
-        f"{optim.lr:g}) tenfold, or use the adam optimiser; if step 0 fails, look for NaN in the data or the decoder. "
-        "The last good state stays in the checkpoint folder, if one was given."
+        f"{written(optim.lr)}) tenfold, or use the adam optimiser; if step 0 fails, look for NaN in the data or the "
+        "decoder. The last good state stays in the checkpoint folder, if one was given."
     )

@@ -13,8 +13,9 @@ from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.data.sampling import Sampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy, Summary
+from latentdc.errors import InputError
 from latentdc.networks import Pool
-from latentdc.representations import Representation
+from latentdc.representations import Representation, rows_of
 from latentdc.seeding import stream
 from latentdc.types import Batch, DataSpec, Net
 
@@ -177,8 +178,75 @@ class MinibatchView:
         with torch.no_grad():
             layers = _seen_in_parts(see, self.net, self.augment(batch))
             with torch.autocast(self.source.device.type, enabled=False):
-                num_classes = self.source.spec.num_classes
-                return tuple(by.summarise(points, batch.owner, num_classes, batch.w) for points in layers)
+                num_classes, (owner, w) = self.source.spec.num_classes, rows_of(see, batch)
+                return tuple(by.summarise(points, owner, num_classes, w) for points in layers)
+
+
+class Started:
+    """Any source, whose views know besides which real images the stored rows started from.
+
+    Args:
+        source: the real side: mini-batches, a sketch or another.
+        start: the real image of every image that the rows make, row after row ``(s * expands, c, h, w)``.
+        expands: images that a row makes.
+    """
+
+    def __init__(self, source: Source, start: Tensor, expands: int = 1) -> None:
+        self.source, self.start, self.expands, self.spec = source, start, expands, source.spec
+
+    def to(self, device: torch.device | str) -> Started:
+        """Hand out everything on this device from now on; returns itself."""
+        self.source.to(device)
+        self.start = self.start.to(device)
+        return self
+
+    def view(self, step: int) -> StartedView:
+        """The source's view, with the start."""
+        return StartedView(self, self.source.view(step))
+
+    def advance(
+        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
+    ) -> None:
+        """Let the source advance."""
+        self.source.advance(step, batches, decode)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The source's state; the start follows from recipe and data."""
+        return self.source.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore the source's state."""
+        self.source.load_state_dict(state)
+
+
+class StartedView:
+    """View of a source, with the real images that the rows started from; see ``View``."""
+
+    def __init__(self, source: Started, view: View) -> None:
+        self.source, self.inner, self.step = source, view, view.step
+        self.rng, self.augment, self.real, self.batch = view.rng, view.augment, view.real, view.batch
+
+    @property
+    def net(self) -> Net:
+        """ψ, the one that the view underneath runs on both sides."""
+        return self.inner.net
+
+    @net.setter
+    def net(self, net: Net) -> None:
+        """Put a compiled way to run it in its place."""
+        self.inner.net = net
+
+    def begun(self, syn: Batch) -> Batch:
+        """Synthetic images exchanged for the real ones they started as; not augmented.
+
+        Raises:
+            InputError: the batch does not say which rows its images came from.
+        """
+        if syn.row is None:
+            raise InputError("the batch does not say which stored rows its images came from: give its row.")
+        # A formation makes its images row by row, so that an image's number among its row's is its place's remainder.
+        place = torch.arange(len(syn.row), device=syn.row.device) % self.source.expands
+        return syn._replace(x=self.source.start[syn.row * self.source.expands + place].to(syn.x.dtype))
 
 
 def _seen_in_parts(see: Representation, net: Net, batch: Batch) -> tuple[Tensor, ...]:

@@ -25,7 +25,7 @@ class StepLog:
         with replacing(path) as part:
             part.write_text("".join(f"{line}\n" for line in kept))
 
-    def write(self, record: Mapping[str, float | int]) -> None:
+    def write(self, record: Mapping[str, float | dict[str, float]]) -> None:
         """Append one line."""
         if self._path is not None:
             with self._path.open("a") as file:

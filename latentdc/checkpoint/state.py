@@ -67,15 +67,17 @@ class RunState:
         return self._earlier_seconds + time.monotonic() - self._started
 
     @property
-    def lr(self) -> float:
-        """Learning rate of the coming step; may be set."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def lr(self) -> float | dict[str, float]:
+        """Learning rate of the coming step: of the only parameter group, or of each by its name."""
+        groups = self.optimizer.param_groups
+        if len(groups) == 1:
+            return float(groups[0]["lr"])
+        return {group.get("name", str(number)): float(group["lr"]) for number, group in enumerate(groups)}
 
-    @lr.setter
-    def lr(self, value: float) -> None:
-        """Set it for every group."""
+    def scale_lr(self, share: float) -> None:
+        """Set every group's rate to a share of the one it began with."""
         for group in self.optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = group["initial_lr"] * share
 
     def resume(self) -> None:
         """Take up the newest checkpoint, if there is one; every process reads it."""

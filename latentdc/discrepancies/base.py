@@ -16,12 +16,12 @@ from latentdc.errors import InputError
 class Summary:
     """The real side as a discrepancy needs it, with a leading class axis of all k classes.
 
-    Additive summaries (``mean``, ``rff``) hold float64 sums; the others hold the points themselves, class by class,
-    padded with zero-weight rows to the largest class.
+    Additive summaries (``mean``, ``rff``, ``cosine``) hold float64 sums; the others hold the points themselves, class
+    by class, padded with zero-weight rows to the largest class.
     """
 
     values: Tensor
-    """Sums ``(k, d)``, float64, if additive; else points ``(k, n, d)``."""
+    """Sums ``(k, d)``, or ``(k, o, d)`` of gradients, float64, if additive; else points ``(k, n, d)``."""
     counts: Tensor
     """Total weight of each class ``(k,)``, float64; 0 where a class was not summarised."""
     weights: Tensor | None = None
@@ -38,8 +38,8 @@ class Summary:
 
     @property
     def mean(self) -> Tensor:
-        """Per-class means ``(k, d)`` of an additive summary; zero where a class was not summarised."""
-        return self.values / self.counts.clamp(min=torch.finfo(self.counts.dtype).tiny)[:, None]
+        """Per-class means ``(k, …)`` of an additive summary; zero where a class was not summarised."""
+        return _per_count(self.values, self.counts)
 
     def __add__(self, other: Summary) -> Summary:
         """Summary of the union of two disjoint sets."""
@@ -60,7 +60,9 @@ class Summary:
 
     def _must_fit(self, other: Summary) -> None:
         if not (self.additive and other.additive):
-            raise InputError("only additive summaries (mean, rff) can be added or subtracted; these hold points")
+            raise InputError(
+                "only additive summaries (mean, rff, cosine) can be added or subtracted; these hold points"
+            )
         if self.values.shape != other.values.shape:
             mine, theirs = tuple(self.values.shape), tuple(other.values.shape)
             raise InputError(f"summaries of shape {mine} and {theirs} do not add; summarise both alike")
@@ -97,7 +99,7 @@ class Discrepancy(ABC):
         """Summary of real points.
 
         Args:
-            points: ``(n, d)``; detached.
+            points: ``(n, d)``, or parameters ``(n, o, d)`` where the part accepts them; detached.
             owner: class of each point ``(n,)``, int64.
             num_classes: k.
             w: weight of each point ``(n,)`` or None for ones.
@@ -106,24 +108,32 @@ class Discrepancy(ABC):
 
     @abstractmethod
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
-        """Scalar distance of synthetic points ``(m, d)`` to the summary, summed over the classes among ``owner``."""
+        """Scalar distance of synthetic points ``(m, d)``, or parameters ``(m, o, d)``, to the summary.
+
+        It is a sum over the classes among ``owner``.
+        """
 
 
 def class_sums(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Per-class weighted sums ``(k, d)`` and total weights ``(k,)``, in the points' dtype.
+    """Per-class weighted sums ``(k, …)`` of points ``(n, …)`` and total weights ``(k,)``, in the points' dtype.
 
     A matrix product rather than a scatter: the same numbers on every run, also on a GPU.
     """
     member = torch.nn.functional.one_hot(owner, num_classes).to(points.dtype)  # (n, k)
     if w is not None:
         member = member * w.to(points.dtype)[:, None]
-    return member.T @ points, member.sum(0)
+    return (member.T @ points.flatten(1)).view(num_classes, *points.shape[1:]), member.sum(0)
 
 
 def class_means(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Per-class weighted means ``(k, d)``, zero for absent classes, and which classes are present ``(k,)``, bool."""
+    """Per-class weighted means ``(k, …)``, zero for absent classes, and which classes are present ``(k,)``, bool."""
     sums, counts = class_sums(points, owner, num_classes, w)
-    return sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None], counts > 0
+    return _per_count(sums, counts), counts > 0
+
+
+def _per_count(sums: Tensor, counts: Tensor) -> Tensor:
+    floor = counts.clamp(min=torch.finfo(counts.dtype).tiny)
+    return sums / floor.view(-1, *[1] * (sums.ndim - 1))
 
 
 def must_cover(real: Summary, present: Tensor) -> None:

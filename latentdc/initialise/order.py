@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies import Discrepancy, Summary
+from latentdc.discrepancies import Discrepancy, Mean, Summary
 from latentdc.latents import decode
 from latentdc.portable.bank import LatentBank
-from latentdc.representations import Representation
+from latentdc.representations import Features, Representation
 from latentdc.source import Source
 from latentdc.types import Batch, Decoder, Formation
 
@@ -55,7 +55,7 @@ def order_rows(
         decoder: latents → images.
         bank: the finished set.
         source: the real side, which need not hold images.
-        see: what of a network is looked at.
+        see: what of a network is looked at; in place of gradients, features are.
         by: what a sketch was taken for.
         formation: images → more images; a row is the mean over its images.
         num_views: how many views of the source to look under.
@@ -63,6 +63,8 @@ def order_rows(
     """
     if max(bank.counts) < 2:
         return bank
+    if see.kind != "points":  # Gradients are of a class; a single row has features.
+        see, by = Features(), Mean()
     batch = decode(decoder, bank, chunk=chunk, formation=formation)
     gaps = torch.cat([_gaps(batch, bank, source, step, see, by) for step in range(num_views)], 1)  # (s, D)
     owner = bank.owner.to(gaps.device)

@@ -14,8 +14,10 @@ from latentdc.types import Batch
 class Objective(nn.Module):
     """``(view, syn) → scalar`` to minimise. Leaves ``view.net`` untouched; may own parameters of its own."""
 
-    scope: ClassVar[str] = "class"
+    scope: str = "class"
     """``"class"``: a sum over classes, so classes may be shared out; ``"all"``: needs the whole set at once."""
+    needs_start: bool = False
+    """Whether it looks at the real images that the rows started from; see ``latentdc.source.Started``."""
     cite: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

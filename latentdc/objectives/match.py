@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import RecipeError
 from latentdc.objectives.base import Objective
-from latentdc.representations import Representation
+from latentdc.representations import Representation, rows_of
 from latentdc.source import View
 from latentdc.types import Batch
 
@@ -25,8 +23,6 @@ class Match(Objective):
     Raises:
         RecipeError: the discrepancy does not accept what the representation shows.
     """
-
-    scope: ClassVar[str] = "class"
 
     def __init__(self, see: Representation, by: Discrepancy) -> None:
         super().__init__()
@@ -45,6 +41,7 @@ class Match(Objective):
         real = view.real(self.see, self.by, classes)
         # Distances of features are small differences of large numbers: never in half precision.
         with torch.autocast(syn.x.device.type, enabled=False):
+            owner, w = rows_of(self.see, syn)
             return torch.stack(
-                [self.by(summary, points, syn.owner, syn.w) for summary, points in zip(real, layers, strict=True)]
+                [self.by(summary, points, owner, w) for summary, points in zip(real, layers, strict=True)]
             ).sum()

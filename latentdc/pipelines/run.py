@@ -24,7 +24,7 @@ from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.distribution import DistributionBank
-from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
+from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml, with_start
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
@@ -124,7 +124,7 @@ class Run:
             built.decoder,
             began,
             built.objective,
-            source,
+            with_start(built, source, self.store),
             steps=recipe.steps,
             optim=recipe.optim,
             seed=recipe.seed,

@@ -1,6 +1,6 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch
+from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch, with_start
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text
 from latentdc.recipe.estimate import dry_run
@@ -29,4 +29,5 @@ __all__ = [
     "references",
     "start_batch",
     "to_toml",
+    "with_start",
 ]

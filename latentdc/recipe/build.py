@@ -14,19 +14,20 @@ from latentdc.data.augment import Augment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy
-from latentdc.errors import InputError, RecipeError
+from latentdc.errors import InputError
 from latentdc.initialise import initialise, start_images
 from latentdc.latents import AnyBank
 from latentdc.networks import FixedPool, FreshPool, Network
 from latentdc.networks import build as build_network
-from latentdc.objectives import Objective
+from latentdc.objectives import Objective, Penalised
+from latentdc.recipe.checks import check_formation, check_looks, check_start, learned
 from latentdc.recipe.decoder import decoder_identity, decoder_text, with_decoder
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.sketched import as_asked, near
 from latentdc.recipe.spec import Part, Recipe
 from latentdc.representations import Representation
 from latentdc.sketch import Sketch, sketch
-from latentdc.source import Minibatches, Source
+from latentdc.source import Minibatches, Source, Started
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
@@ -86,18 +87,19 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     decoder, recipe = with_decoder(recipe, spec, decoder, decoder_name)
     formation = None if recipe.formation is None else make_part("formation", recipe.formation, spec=spec)
     if formation is not None:
-        _check_formation(formation, spec)
+        check_formation(formation, spec)
     augment: Augment = make_part("augment", recipe.augment).for_data(spec)
     see = make_part("objective.see", recipe.objective.see)
     by = make_part("objective.by", recipe.objective.by)
-    if recipe.source.kind == "sketch" and not by.sketchable:
-        raise RecipeError(
-            f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '
-            'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '
-            '"minibatches".'
-        )
+    check_looks(recipe, see, by)
     rows = recipe.rows_per_class(decoder.latent_shapes, shared_bytes(decoder, formation) / spec.num_classes)
-    objective = make_part("objective.kind", Part(recipe.objective.kind), see, by)
+    objective: Objective = make_part("objective.kind", Part(recipe.objective.kind), see, by)
+    if recipe.objective.penalties:
+        objective = Penalised(
+            objective, [make_part("objective.penalties", each) for each in recipe.objective.penalties]
+        )
+    check_start(recipe, objective)
+    recipe.optim.must_fit(learned(decoder, formation, objective))
     return Built(recipe, spec, decoder, formation, see, by, objective, augment, (rows,) * spec.num_classes)
 
 
@@ -185,6 +187,21 @@ def make_bank(
     )
 
 
+def with_start(built: Built, source: Source, store: ClassStore) -> Source:
+    """The source, with the real images that the rows of ``make_bank`` start from if the objective looks at them.
+
+    A formation takes apart what it packed: each of a row's images has its own.
+    """
+    if not built.objective.needs_start:
+        return source
+    start = start_batch(built, store)
+    assert start is not None, "build refuses a start without images"
+    if built.formation is None:
+        return Started(source, start.x)
+    with torch.no_grad():
+        return Started(source, built.formation(start.x), built.formation.expands)
+
+
 def start_batch(built: Built, store: ClassStore) -> Batch | None:
     """The real images that the rows of ``make_bank`` start from, or None where there are none."""
     return start_images(
@@ -206,6 +223,8 @@ def _start_network(built: Built) -> Network:
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, decoder and settings."""
     flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
+    if not flat["objective.penalties"]:
+        del flat["objective.penalties"]  # What is not there decides nothing, today or in a run begun before it existed.
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
         flat["source.sketch"] = source.manifest.digest()
@@ -218,13 +237,6 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
         "data.std": list(built.spec.std),
         **decoder_identity(built.decoder),
     }
-
-
-def _check_formation(formation: Formation, spec: DataSpec) -> None:
-    try:
-        formation(torch.zeros(1, *spec.image_shape))
-    except ValueError as error:
-        raise RecipeError(f"formation: {error}") from error
 
 
 def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:

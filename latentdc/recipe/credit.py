@@ -45,6 +45,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         ("objective.kind", Part(recipe.objective.kind)),
         ("objective.see", recipe.objective.see),
         ("objective.by", recipe.objective.by),
+        *(("objective.penalties", penalty) for penalty in recipe.objective.penalties),
         ("augment", recipe.augment),
     )
     for where, part in (*matched, *stored) if recipe.steps else stored:

@@ -21,7 +21,7 @@ from latentdc.initialise import initialise
 from latentdc.latents import learns
 from latentdc.networks import FixedPool
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe.build import Built, make_source
+from latentdc.recipe.build import Built, make_source, with_start
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Source
@@ -65,7 +65,7 @@ def dry_run(
             source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
         else:
             source = make_source(built, store, given=given, progress=False)
-        compile_seconds, step_seconds = _step_seconds(built, source, device)
+        compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store), device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4

@@ -12,7 +12,7 @@ from latentdc.decoders import BASES, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.initialise import STARTS, Start
-from latentdc.objectives import OBJECTIVES, Objective
+from latentdc.objectives import OBJECTIVES, PENALTIES, Objective
 from latentdc.recipe.spec import Part
 from latentdc.recipe.values import plain_value
 from latentdc.representations import REPRESENTATIONS, Representation
@@ -37,6 +37,7 @@ KINDS: dict[str, Kind] = {
     "objective.kind": Kind("objective", OBJECTIVES, Objective, is_told=False),
     "objective.see": Kind("representation", REPRESENTATIONS, Representation),
     "objective.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
+    "objective.penalties": Kind("penalty", PENALTIES, Objective, is_told=False),
     "augment": Kind("augmentation", AUGMENTS, Augment),
     "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
     "init": Kind("start", STARTS, Start, is_told=False),

@@ -31,10 +31,14 @@ class Part:
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """What is matched (``see``) and how the match is measured (``by``)."""
+    """What is matched (``see``), how the match is measured (``by``), and what is asked of the images besides.
+
+    ``penalties`` are added to the match, each with a ``weight`` of its own: names of ``latentdc.objectives.PENALTIES``.
+    """
 
     see: Part = Part("features")
     by: Part = Part("mean")
+    penalties: tuple[Part, ...] = ()
     kind: str = "match"
 
 

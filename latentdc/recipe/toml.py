@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.recipe.parts import check_part, is_stored
@@ -158,6 +158,8 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     inner = bare(hint)
+    if get_origin(inner) is tuple and Part in get_args(inner):
+        return tuple(_part(each, where) for each in plain_value(tuple[Any, ...], value, where))
     if inner is Part:
         return _part(value, where)
     if Part in get_args(inner):  # or a name

@@ -19,7 +19,7 @@ from latentdc.networks import FixedPool, Network, fingerprint
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
-from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads
+from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads, must_be_sketchable
 from latentdc.types import Batch, DataSpec, Net
 
 
@@ -135,7 +135,7 @@ class Sketch:
         """
         if (id(see), id(by)) in self._accepted:
             return
-        must_be_sketchable(by)
+        must_be_sketchable(see, by)
         asked = dataclasses.replace(self.manifest, see=describe(see), by=describe(by))
         wrong = self.manifest.differences(asked)
         if wrong:
@@ -274,20 +274,6 @@ class SketchView:
         """
         raise InputError(
             f"real images of classes {list(classes)} were asked of a sketch, which holds none; use mini-batches instead"
-        )
-
-
-def must_be_sketchable(by: Discrepancy) -> None:
-    """Refuse discrepancies that need the points themselves.
-
-    Raises:
-        InputError: with what to use instead.
-    """
-    if not by.sketchable:
-        name = type(by).__name__.lower()
-        raise InputError(
-            f'"{name}" needs the real points themselves, which a sketch does not hold; use "rff", the sketchable form '
-            f'of "mmd", or condense from mini-batches'
         )
 
 

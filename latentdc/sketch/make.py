@@ -23,9 +23,9 @@ from latentdc.networks import FixedPool, Network, fingerprint
 from latentdc.networks.compiled import Observe, Observed, observer, precision_context
 from latentdc.representations import Representation
 from latentdc.seeding import stream
-from latentdc.sketch.artefact import Sketch, must_be_sketchable
+from latentdc.sketch.artefact import Sketch
 from latentdc.sketch.files import read, write
-from latentdc.sketch.manifest import Manifest, describe
+from latentdc.sketch.manifest import Manifest, describe, must_be_sketchable
 from latentdc.types import Batch
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def sketch(
         InputError: the discrepancy cannot be sketched, or a number is out of range.
         BundleError: the partial folder beside ``out`` belongs to another sketch.
     """
-    must_be_sketchable(by)
+    must_be_sketchable(see, by)
     num_pairs = pool.num if num_pairs is None else num_pairs
     for name, value in {"num_pairs": num_pairs, "batch_size": batch_size, "images_per_pair": images_per_pair}.items():
         if value is not None and value < 1:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from latentdc.data.augment import AUGMENTS, Augment
+from latentdc.discrepancies import Discrepancy
 from latentdc.errors import BundleError, InputError
+from latentdc.representations import Representation
 from latentdc.types import DataSpec
 
 VERSION = 1
@@ -176,3 +178,21 @@ def _compare(name: str, mine: Any, other: Any) -> list[str]:
     if name in ("draws", "fingerprints"):
         return [f"{name} differ"]
     return [f"{name} = {other!r} instead of {mine!r}"]
+
+
+def must_be_sketchable(see: Representation, by: Discrepancy) -> None:
+    """Refuse what a sketch cannot hold: discrepancies that need the points themselves, and parameters.
+
+    Raises:
+        InputError: with what to use instead.
+    """
+    if see.kind != "points":
+        raise InputError(
+            f'"{type(see).__name__.lower()}" shows as many numbers as the network has weights, for every class and '
+            'pair, and a sketch would keep them all; condense from mini-batches (source.kind = "minibatches")'
+        )
+    if not by.sketchable:
+        raise InputError(
+            f'"{type(by).__name__.lower()}" needs the real points themselves, which a sketch does not hold; use "rff", '
+            'the sketchable form of "mmd", or condense from mini-batches (source.kind = "minibatches")'
+        )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference.cosine_loop import cosine_loop
 from reference.energy_loop import energy_loop
 from reference.mean_loop import mean_loop
 from reference.mmd_loop import mmd_loop
 from reference.rff_loop import rff_loop
 from torch import Tensor
 
-from latentdc.discrepancies import DISCREPANCIES, Discrepancy, fourier
+from latentdc.discrepancies import DISCREPANCIES, Cosine, Discrepancy, fourier
 from latentdc.errors import InputError
 
 K, D = 3, 4
 REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
 SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
-RESTATEMENTS = {"mean": mean_loop, "mmd": mmd_loop, "energy": energy_loop}
+RESTATEMENTS = {"mean": mean_loop, "mmd": mmd_loop, "energy": energy_loop, "cosine": cosine_loop}
+SHARP: dict[str, Discrepancy] = {"cosine": Cosine(eps=1e-15)}
+"""Without the constants that keep a part from being exactly zero on equal sets."""
 
 
 def _points(owner: Tensor, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -41,6 +44,11 @@ def by(name: str) -> Discrepancy:
     return DISCREPANCIES[name]()
 
 
+@pytest.fixture
+def sharp(name: str) -> Discrepancy:
+    return SHARP.get(name) or DISCREPANCIES[name]()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scalar_positive_and_finite(by: Discrepancy, dtype: torch.dtype) -> None:
     for seed in range(5):
@@ -50,14 +58,14 @@ def test_scalar_positive_and_finite(by: Discrepancy, dtype: torch.dtype) -> None
         assert 0 < float(value) < float("inf")
 
 
-def test_zero_on_equal_sets(by: Discrepancy) -> None:
-    assert float(by(by.summarise(REAL, REAL_OWNER, K), REAL, REAL_OWNER)) == pytest.approx(0, abs=1e-9)
+def test_zero_on_equal_sets(sharp: Discrepancy) -> None:
+    assert float(sharp(sharp.summarise(REAL, REAL_OWNER, K), REAL, REAL_OWNER)) == pytest.approx(0, abs=1e-9)
 
 
-def test_zero_on_a_set_and_its_double(by: Discrepancy) -> None:
+def test_zero_on_a_set_and_its_double(sharp: Discrepancy) -> None:
     """The measure counts, not the number of points."""
     twice, owner = torch.cat([REAL, REAL]), torch.cat([REAL_OWNER, REAL_OWNER])
-    assert float(by(by.summarise(REAL, REAL_OWNER, K), twice, owner)) == pytest.approx(0, abs=1e-9)
+    assert float(sharp(sharp.summarise(REAL, REAL_OWNER, K), twice, owner)) == pytest.approx(0, abs=1e-9)
 
 
 def test_row_order_is_irrelevant(by: Discrepancy) -> None:
@@ -92,9 +100,9 @@ def test_gradient_is_the_derivative(by: Discrepancy) -> None:
     assert torch.autograd.gradcheck(lambda syn: by(real, syn, SYN_OWNER), SYN.clone().requires_grad_())
 
 
-def test_gradient_vanishes_on_equal_sets(by: Discrepancy) -> None:
+def test_gradient_vanishes_on_equal_sets(sharp: Discrepancy) -> None:
     syn = REAL.clone().requires_grad_()
-    by(by.summarise(REAL, REAL_OWNER, K), syn, REAL_OWNER).backward()
+    sharp(sharp.summarise(REAL, REAL_OWNER, K), syn, REAL_OWNER).backward()
     assert syn.grad is not None
     assert float(syn.grad.abs().max()) < 1e-9
 
@@ -137,6 +145,48 @@ def test_equals_its_loop(name: str, by: Discrepancy) -> None:
     else:
         expected = RESTATEMENTS[name](REAL, REAL_OWNER, SYN, SYN_OWNER)
     assert float(_distance(by)) == pytest.approx(expected, rel=1e-9)
+
+
+PARAMETERS = [name for name, part in DISCREPANCIES.items() if "parameters" in part.accepts]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_are_a_sum_over_output_units(name: str) -> None:
+    """``(c, o, d)``, a row per class: each output unit counts as points of its own."""
+    by, rng = DISCREPANCIES[name](), torch.Generator().manual_seed(4)
+    real, syn = (torch.randn(n, 5, D, generator=rng, dtype=torch.float64) for n in (K, 2))
+    classes, some = torch.arange(K), torch.tensor([0, 2])
+    whole = by(by.summarise(real, classes, K, torch.tensor([5.0, 7.0, 4.0])), syn, some, torch.ones(2))
+    units = [by(by.summarise(real[:, o], classes, K), syn[:, o], some) for o in range(5)]
+    torch.testing.assert_close(whole, sum(units))
+    syn.requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: by(by.summarise(real, classes, K), given, some), syn)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters_of_parts_add_up_by_their_number_of_images(name: str) -> None:
+    by, rng = DISCREPANCIES[name](), torch.Generator().manual_seed(5)
+    means = torch.randn(2, K, 5, D, generator=rng, dtype=torch.float64)
+    counts = torch.tensor([[5.0, 7.0, 4.0], [1.0, 2.0, 3.0]])
+    one, other = (by.summarise(mean, torch.arange(K), K, num) for mean, num in zip(means, counts, strict=True))
+    share = (counts / counts.sum(0))[:, :, None, None].double()
+    torch.testing.assert_close((one + other).mean, (share * means).sum(0))
+    torch.testing.assert_close((one + other - one).mean, other.mean)
+
+
+def test_a_dead_unit_counts_one_and_its_gradient_is_finite() -> None:
+    by, syn = Cosine(), torch.zeros(K, 1, D, dtype=torch.float64, requires_grad=True)
+    value = by(by.summarise(torch.ones(K, 1, D), torch.arange(K), K), syn, torch.arange(K))
+    value.backward()
+    assert float(value.detach()) == K
+    assert syn.grad is not None
+    assert bool(syn.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("eps", [0.0, -1.0, float("nan")])
+def test_an_eps_that_divides_by_zero_is_refused(eps: float) -> None:
+    with pytest.raises(InputError, match=r"by\.eps = .*give a positive"):
+        Cosine(eps=eps)
 
 
 def test_declares_itself(name: str, by: Discrepancy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,10 @@ from latentdc.data.store import ClassStore
 from latentdc.decoders import FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.latents import decode
+from latentdc.objectives import PENALTIES
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.gan import GanDecoder
-from latentdc.recipe import Built, build, identity, make_bank, make_source, parse_recipe
+from latentdc.recipe import Built, build, identity, make_bank, make_source, parse_recipe, with_start
 from latentdc.source import Source
 
 CASES = [
@@ -25,6 +27,13 @@ CASES = [
     for formation in (None, *FORMATIONS)
     if source == "minibatches" or part.sketchable
 ]
+CASES += [("minibatches", "gradients", None)]
+CASES += [(source, name, None) for source in ("minibatches", "sketch") for name in PENALTIES]
+OBJECTIVE: dict[str, dict[str, Any]] = {
+    **{by: {"by": by} for by in DISCREPANCIES},
+    "gradients": {"see": "gradients", "by": "cosine"},
+    **{name: {"penalties": [name]} for name in PENALTIES},
+}
 
 
 def run(
@@ -41,14 +50,16 @@ def run(
         {
             "images_per_class": 2,
             "augment": augment,
-            "objective": {"by": by},
+            "objective": OBJECTIVE[by],
+            "init": "real" if by in PENALTIES else "prior",
             "optim": {"lr": 0.05},
             "source": {"kind": source, "arch": "mlp", "width": width, "num_pairs": 2, "num_per_class": 12},
         },
         overrides={"formation": formation},
     )
     built = build(recipe, store.spec)
-    real = make_source(built, store, progress=False)
+    plain = make_source(built, store, progress=False)
+    real = with_start(built, plain, store)
     losses: list[float] = []
 
     def keep(now: Step) -> None:
@@ -63,7 +74,7 @@ def run(
         optim=recipe.optim,
         seed=0,
         formation=built.formation,
-        checkpoints=None if folder is None else Checkpoints(folder, identity(built, source=real)),
+        checkpoints=None if folder is None else Checkpoints(folder, identity(built, source=plain)),
         on_step=(keep,),
         progress=False,
     )

@@ -14,15 +14,24 @@ from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import RecipeError
 from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import OBJECTIVES, Match
-from latentdc.representations import REPRESENTATIONS, Features
+from latentdc.representations import REPRESENTATIONS, Features, Gradients, rows_of
 from latentdc.sketch import sketch
 from latentdc.source import Minibatches, Source
 from latentdc.types import Batch
 
 Store = Callable[..., ClassStore]
-MATCHES = [(see, by) for see in REPRESENTATIONS for by in DISCREPANCIES]
+MATCHES = [
+    (see, by)
+    for see, look in REPRESENTATIONS.items()
+    for by, part in DISCREPANCIES.items()
+    if look.kind in part.accepts
+]
 CASES = [(*pair, source) for pair in MATCHES for source in ("mini-batches", "sketch")]
-CASES = [case for case in CASES if case[2] == "mini-batches" or DISCREPANCIES[case[1]].sketchable]
+CASES = [
+    (see, by, source)
+    for see, by, source in CASES
+    if source == "mini-batches" or (DISCREPANCIES[by].sketchable and REPRESENTATIONS[see].kind == "points")
+]
 
 
 @pytest.fixture(params=CASES, ids="-".join)
@@ -80,7 +89,8 @@ def test_equals_summary_against_points(case: tuple[Match, Source, Batch]) -> Non
     view = source.view(2)
     real = view.real(match.see, match.by, [0, 1, 2])
     shown = match.see(view.net, view.augment(syn), differentiable=False)
-    expected = sum(float(match.by(s, p, syn.owner)) for s, p in zip(real, shown, strict=True))
+    owner, w = rows_of(match.see, syn)
+    expected = sum(float(match.by(s, p, owner, w)) for s, p in zip(real, shown, strict=True))
     assert float(match(view, syn).detach()) == pytest.approx(expected, rel=1e-4)
 
 
@@ -101,8 +111,5 @@ def test_all_layers_add_up(make_store: Store) -> None:
 
 
 def test_match_refuses_what_the_discrepancy_does_not_accept() -> None:
-    class Gradients(Features):
-        kind = "parameters"
-
     with pytest.raises(RecipeError, match="Gradients shows parameters, but Mean accepts points"):
         Match(Gradients(), DISCREPANCIES["mean"]())

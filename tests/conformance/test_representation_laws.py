@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from latentdc.networks import FixedPool, Network
-from latentdc.representations import REPRESENTATIONS, Representation
+from latentdc.representations import REPRESENTATIONS, Representation, rows_of
 from latentdc.types import Batch, DataSpec
 
 SPEC = DataSpec((1, 16, 16), ("a", "b"), (0.5,), (0.25,))
@@ -33,16 +33,35 @@ def test_shapes_and_kind(see: Representation, net: Network, batch: Batch) -> Non
     shown = see(net, batch, differentiable=False)
     assert shown
     assert see.kind in {"points", "parameters"}
-    rows = len(batch.x) if see.kind == "points" else SPEC.num_classes
-    assert all(points.ndim == 2 and len(points) == rows for points in shown)
+    axes = 2 if see.kind == "points" else 3
+    owner, w = rows_of(see, batch)
+    assert all(points.ndim == axes and len(points) == len(owner) for points in shown)
+    assert float(len(owner) if w is None else w.sum()) == len(batch.x)
 
 
 def test_rows_do_not_see_each_other(see: Representation, net: Network, batch: Batch) -> None:
-    if see.kind != "points":
-        pytest.fail("give representations of parameters a law of their own here")
-    alone = Batch(batch.x[2:3], batch.y[2:3], batch.owner[2:3])
+    """A row of points is an image's, a row of parameters a class's: the others may as well not be there."""
+    kept = torch.tensor([2]) if see.kind == "points" else torch.tensor([4, 2, 1])  # All of class 1, in another order.
+    alone = Batch(batch.x[kept], batch.y[kept], batch.owner[kept])
+    row = 2 if see.kind == "points" else 1
     for whole, part in zip(see(net, batch, differentiable=False), see(net, alone, differentiable=False), strict=True):
-        torch.testing.assert_close(whole[2:3], part, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(whole[row : row + 1], part, rtol=1e-4, atol=1e-5)
+
+
+def test_weight_two_is_the_image_twice(see: Representation, net: Network, batch: Batch) -> None:
+    twice = torch.tensor([0, 1, 2, 3, 4, 4])
+    double = Batch(batch.x[twice], batch.y[twice], batch.owner[twice])
+    heavy = batch._replace(w=torch.tensor([1.0, 1.0, 1.0, 1.0, 2.0]))
+    (owner, w), (same_owner, same_w) = rows_of(see, heavy), rows_of(see, double)
+    mass, same_mass = (
+        torch.zeros(2).index_add_(0, o, torch.ones(len(o)) if v is None else v)
+        for o, v in ((owner, w), (same_owner, same_w))
+    )
+    torch.testing.assert_close(mass, same_mass)
+    if see.kind == "parameters":
+        pairs = zip(see(net, heavy, differentiable=False), see(net, double, differentiable=False), strict=True)
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_graph_only_when_asked(see: Representation, net: Network, batch: Batch) -> None:

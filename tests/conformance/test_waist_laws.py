@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from tiny_parts import SPACES, SPEC, tiny_bank, tiny_decoder, tiny_formation
 from torch import Tensor
 
 from latentdc.decoders import DECODERS, FORMATIONS
-from latentdc.discrepancies import DISCREPANCIES
+from latentdc.discrepancies import DISCREPANCIES, Cosine
 from latentdc.latents import decoded
 from latentdc.networks import build
-from latentdc.objectives import OBJECTIVES, Match
-from latentdc.representations import Features
+from latentdc.objectives import OBJECTIVES, PENALTIES, Match, Objective
+from latentdc.representations import REPRESENTATIONS, Features, Gradients, rows_of
 from latentdc.seeding import stream
 from latentdc.types import Batch
 
@@ -38,25 +39,36 @@ class FixedView:
 
     def real(self, see: Any, by: Any, classes: list[int]) -> tuple[Any, ...]:
         batch = self.real_batch
-        return tuple(by.summarise(points, batch.owner, 3) for points in see(self.net, batch, differentiable=False))
+        owner, w = rows_of(see, batch)
+        return tuple(by.summarise(points, owner, 3, w) for points in see(self.net, batch, differentiable=False))
+
+    def begun(self, syn: Batch) -> Batch:
+        return syn._replace(x=self.real_batch.x[torch.arange(len(syn.x)) % len(self.real_batch.x)])
 
 
-def matches() -> dict[str, Loss]:
-    assert set(OBJECTIVES) == {"match"}, "give a new objective its losses here"
-    view = FixedView()
-
-    def loss(by: str) -> Loss:
-        objective = Match(Features(), DISCREPANCIES[by]())
-        return lambda syn: objective(view, syn)
-
-    return {by: loss(by) for by in DISCREPANCIES}
+OBJECTIVE: dict[str, Callable[[], Objective]] = {
+    **{by: partial(lambda part: Match(Features(), part()), part) for by, part in DISCREPANCIES.items()},
+    "gradients": lambda: Match(Gradients(), Cosine()),
+    **PENALTIES,
+}
+if set(OBJECTIVES) != {"match"} or {look.kind for look in REPRESENTATIONS.values()} != {"points", "parameters"}:
+    raise AssertionError("give a new objective or kind of representation its losses here")
 
 
-@pytest.mark.parametrize("by", DISCREPANCIES)
-@pytest.mark.parametrize("formation", [None, *FORMATIONS])
+def loss_of(name: str) -> Loss:
+    view, objective = FixedView(), OBJECTIVE[name]()
+    return lambda syn: objective(view, syn)
+
+
+CASES = [
+    (by, formation) for by in OBJECTIVE for formation in (None, *FORMATIONS) if by in DISCREPANCIES or not formation
+]
+
+
+@pytest.mark.parametrize(("by", "formation"), CASES)
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_chunked_equals_plain_backward(decoder: str, formation: str | None, by: str) -> None:
-    module, form, loss = tiny_decoder(decoder).double(), tiny_formation(formation), matches()[by]
+    module, form, loss = tiny_decoder(decoder).double(), tiny_formation(formation), loss_of(by)
     form = None if form is None else form.double()
     bank = tiny_bank(module).double()
     rows = bank.rows([2, 0, 1])

@@ -1,0 +1,73 @@
+"""Which parts of a recipe go together: what each of them alone cannot know."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from latentdc.discrepancies import Discrepancy
+from latentdc.errors import RecipeError
+from latentdc.latents import learns
+from latentdc.objectives import Objective
+from latentdc.recipe.parts import make_part
+from latentdc.recipe.spec import Recipe
+from latentdc.representations import Representation
+from latentdc.types import DataSpec, Decoder, Formation
+
+
+def check_looks(recipe: Recipe, see: Representation, by: Discrepancy) -> None:
+    """Refuse a real side that what is looked at, and how it is compared, cannot be had from.
+
+    Raises:
+        RecipeError: with what to use instead.
+    """
+    sketched = recipe.source.kind == "sketch"
+    if see.kind != "points" and sketched:
+        raise RecipeError(
+            f'source.kind = "sketch" and objective.see = "{recipe.objective.see.kind}": as many numbers as the network '
+            'has weights, for every class and pair, are too many for a sketch. Use source.kind = "minibatches".'
+        )
+    if see.kind != "points" and recipe.compile:
+        raise RecipeError(
+            f'compile = true and objective.see = "{recipe.objective.see.kind}": gradients are differentiated again, '
+            "which a compiled network does not allow. Set compile = false."
+        )
+    if sketched and not by.sketchable:
+        raise RecipeError(
+            f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '
+            'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '
+            '"minibatches".'
+        )
+
+
+def check_start(recipe: Recipe, objective: Objective) -> None:
+    """Refuse an objective that looks at the real images which rows start from, where there are none.
+
+    Raises:
+        RecipeError: with the starts that would do.
+    """
+    if objective.needs_start and not hasattr(make_part("init", recipe.init), "images"):
+        raise RecipeError(
+            "objective.penalties: rows are to stay near the real images they start from, and init = "
+            f'"{recipe.init.kind}" starts from none: use "inversion", "real", "medoids" or "latent-medoids".'
+        )
+
+
+def check_formation(formation: Formation, spec: DataSpec) -> None:
+    """Refuse a formation that cannot take images of these data.
+
+    Raises:
+        RecipeError: in the formation's own words.
+    """
+    try:
+        formation(torch.zeros(1, *spec.image_shape))
+    except ValueError as error:
+        raise RecipeError(f"formation: {error}") from error
+
+
+def learned(decoder: Decoder, formation: Formation | None, objective: Objective) -> list[str]:
+    """What has a learning rate: the latent keys, and the parts that learn beside them."""
+    parts = {"formation": formation, "decoder": decoder if learns(decoder) else None, "objective": objective}
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    free = [name for name, part in modules.items() if any(each.requires_grad for each in part.parameters())]
+    return [*decoder.latent_shapes, *free]
