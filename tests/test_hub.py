@@ -15,6 +15,7 @@ from standin_hub import Hub, serve
 from tiny_parts import SPEC, tiny_bank, tiny_decoder, write_bundle
 
 from latentdc.bundle import load_bundle, reference, requantise, save_bundle
+from latentdc.bundle.references import resolve
 from latentdc.data.store import ClassStore
 from latentdc.decoders.components import WEIGHTS
 from latentdc.decoders.reference import load_decoder, seal
@@ -102,10 +103,31 @@ def test_a_decoder_pushed_is_what_a_run_condenses_through(
     sha = hub.commits["me/gan"][-1][0]
     assert out.bundle.decoder_reference["revision"] == sha
     assert out.bundle.decoder_public == f"me/gan@{sha}"
+    told = [pipe.estimate(tiny_store, settings=small["settings"], copy_decoder=copy) for copy in (True, False)]
+    weights = out.bundle.storage.public_decoder
+    assert told[0]["bundle_bytes"] - told[1]["bundle_bytes"] == weights
     whole = pipe(tiny_store, "dm-gan", out=tmp_path / "whole", **small)
     assert torch.equal(images(tmp_path / "named"), images(tmp_path / "whole"))
     assert not list((tmp_path / "named").rglob("decoder"))
     assert whole.bundle.decoder_reference is None
+
+
+def test_a_named_decoder_is_read_in_the_space_that_was_asked_for(
+    hub: Hub, decoder_folder: Path, tiny_store: ClassStore, tmp_path: Path
+) -> None:
+    push_to_hub(decoder_folder, "me/gan")
+    pipe = CondensationPipeline.from_pretrained("me/gan")
+    pipe.to("cpu").set_progress_bar_config(disable=True)
+    settings = ("source.width=8", "source.num_pairs=1", "decoder.space=f0")
+    pipe(tiny_store, "dm-gan", out=tmp_path / "named", copy_decoder=False, steps=1, settings=settings)
+    back = load_bundle(tmp_path / "named")
+    assert back.decoder_reference["settings"] == {"space": "f0"}
+    assert back.decoder.latent_shapes == back.bank.shapes == {"f": (8, 4, 4), "w": (2, 4)}
+    index = json.loads((tmp_path / "named" / "model_index.json").read_text())["decoder_reference"]
+    with pytest.raises(BundleError, match=r"cannot be read as it was: decoder\.spce"):
+        resolve({**index, "settings": {"spce": "f0"}}, {})
+    with pytest.raises(BundleError, match="give repo_id, revision, subfolder, sha256, each a text"):
+        resolve({**index, "settings": "f0"}, {})
 
 
 @pytest.fixture
@@ -208,11 +230,11 @@ def test_other_refusals(tmp_path: Path, tiny_store: ClassStore) -> None:
         push_to_hub(tmp_path, "me/x")
     with pytest.raises(InputError, match="copy_decoder = False: the bundle would have no decoder"):
         CondensationPipeline("pixels", device="cpu")(tiny_store, "dm", out=tmp_path / "o", copy_decoder=False)
+    with pytest.raises(InputError, match="copy_decoder = False: the bundle would have no decoder"):
+        CondensationPipeline("pixels", device="cpu").estimate(tiny_store, "dm", copy_decoder=False)
 
 
 def test_a_reference_that_was_edited_is_refused(named: Path) -> None:
-    from latentdc.bundle.references import resolve
-
     with pytest.raises(BundleError, match="the bundle's decoder cannot be found: decoder_reference"):
         resolve({"repo_id": "me/gan"}, {})
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from diffusers.models.modeling_utils import ModelMixin
 
 from latentdc.decoders.components import WEIGHTS, load_component, read_json, sha256_of
 from latentdc.decoders.reference import load_decoder
+from latentdc.decoders.settings import configured
 from latentdc.errors import BundleError, InputError
 from latentdc.hub import WANTED, fetch, is_repository
 
 KEYS = ("repo_id", "revision", "subfolder", "sha256")
+SETTINGS = "settings"
+"""A key that may stand beside: what the bundle reads otherwise than the repository says, such as the space."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,14 +41,14 @@ def reference(repo_id: str, folder: str | Path, *, subfolder: str = "") -> dict[
     return checked(pinned)
 
 
-def checked(named: Mapping[str, Any]) -> dict[str, str]:
+def checked(named: Mapping[str, Any]) -> dict[str, Any]:
     """A reference with all its keys, pinned to a commit and a checksum.
 
     Raises:
         InputError: a key is missing or no text, the revision is no commit, or the checksum no sha256.
     """
     wrong = [key for key in KEYS if not isinstance(named.get(key), str)]
-    if wrong or set(named) - set(KEYS):
+    if wrong or set(named) - {*KEYS, SETTINGS} or not isinstance(named.get(SETTINGS, {}), Mapping):
         raise InputError(f"decoder_reference = {dict(named)}: give {', '.join(KEYS)}, each a text, and nothing else.")
     if not is_repository(named["repo_id"]) or "@" in named["repo_id"]:
         raise InputError(f'decoder_reference.repo_id = "{named["repo_id"]}": give owner/name.')
@@ -58,7 +61,7 @@ def checked(named: Mapping[str, Any]) -> dict[str, str]:
         raise InputError(f'decoder_reference.sha256 = "{named["sha256"]}": give 64 hexadecimal digits.')
     if Path(named["subfolder"]).is_absolute() or ".." in Path(named["subfolder"]).parts:
         raise InputError(f'decoder_reference.subfolder = "{named["subfolder"]}": give a folder in the repository.')
-    return {key: named[key] for key in KEYS}
+    return {key: named[key] for key in (*KEYS, SETTINGS) if key in named}
 
 
 def resolve(named: Any, known: Mapping[str, type[Any]], *, folder: str | Path | None = None) -> ModelMixin:
@@ -86,7 +89,11 @@ def resolve(named: Any, known: Mapping[str, type[Any]], *, folder: str | Path | 
             f"sha256 is {found[:12]}…, not {wanted['sha256'][:12]}…. Its images would be others."
         )
     kind = known.get(str(read_json(where / "config.json").get("_class_name")))
-    return load_decoder(where) if kind is None else load_component(kind, where)
+    decoder = load_decoder(where) if kind is None else load_component(kind, where)
+    try:
+        return cast(ModelMixin, configured(decoder, wanted.get(SETTINGS, {})))
+    except InputError as error:
+        raise BundleError(f"the bundle's decoder cannot be read as it was: {error}") from error
 
 
 def _fetched(wanted: Mapping[str, str]) -> Path:

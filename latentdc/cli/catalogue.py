@@ -18,7 +18,7 @@ def recipes(*, json: options.Json = False) -> None:
       latentdc recipes
       latentdc recipes --json
     """
-    from latentdc.recipe import load_recipe
+    from latentdc.recipe import decoder_text, load_recipe
     from latentdc.resources import shipped
 
     found = [load_recipe(path) for path in shipped("pipelines").values()]
@@ -28,8 +28,7 @@ def recipes(*, json: options.Json = False) -> None:
     rows = [("recipe", "decoder", "real side", "objective", "title")]
     for recipe in found:
         objective = f"{recipe.objective.see.kind} by {recipe.objective.by.kind}"
-        decoder = recipe.decoder if isinstance(recipe.decoder, str) else recipe.decoder.kind
-        rows.append((recipe.name, decoder, recipe.source.kind, objective, recipe.title))
+        rows.append((recipe.name, decoder_text(recipe.decoder), recipe.source.kind, objective, recipe.title))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     say(*("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows))
 

@@ -32,7 +32,11 @@ class Storage(StrEnum):
 
 Decoder = Annotated[
     str | None,
-    typer.Option("--decoder", help="pixels, a shipped checkpoint, a folder from latentdc fit, or owner/name."),
+    typer.Option(
+        "--decoder",
+        help="pixels, a shipped checkpoint, gan, autoencoder or diffusion (the shipped one that fits), a decoder "
+        "folder, or owner/name; --set decoder.space=w and the like read it otherwise.",
+    ),
 ]
 Images = Annotated[int | None, typer.Option("--images-per-class", help="Stored rows of each class.")]
 Bytes = Annotated[
@@ -93,6 +97,7 @@ def condense(
       latentdc condense --data fashion-mnist-mini --images-per-class 1 --out runs/first
       latentdc condense --data fashion-mnist --bytes-per-class 784 --storage int8 --out runs/784-bytes
       latentdc condense --data my-images/ --size 32 --recipe dm --decoder pixels --out runs/mine
+      latentdc condense --data fashion-mnist-mini --decoder gan --set decoder.space=f1 --out runs/f1
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
     options.pairs(settings)
@@ -144,6 +149,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         "recipe, as it would run:",
         recipe,
         f"data      {data['name']}: {data['num_images']:,} images in {data['num_classes']} classes",
+        f"decoder   {facts['decoder']['name']}: latents {_latents(facts['decoder']['latents'])}",
         f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
@@ -152,6 +158,10 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         f"memory    {facts['peak_memory_bytes'] / 2**20:,.0f} MiB in this process",
         f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB at most, with sketch and checkpoints",
     )
+
+
+def _latents(shapes: dict[str, list[int]]) -> str:
+    return ", ".join(f"{name} {' x '.join(map(str, shape))}" for name, shape in shapes.items())
 
 
 def _duration(seconds: float) -> str:

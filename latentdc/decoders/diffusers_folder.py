@@ -14,7 +14,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from latentdc.decoders.components import load_component, read_json
 from latentdc.decoders.wrapping import autoencoder_decoder, diffusion_decoder
 from latentdc.errors import InputError
-from latentdc.portable.diffusion import AUTOENCODERS, DENOISERS
+from latentdc.portable.autoencoder import AutoencoderDecoder
+from latentdc.portable.diffusion import AUTOENCODERS, DENOISERS, DiffusionDecoder
 from latentdc.types import DataSpec
 
 INDEX = "model_index.json"
@@ -30,6 +31,12 @@ def is_diffusers_folder(folder: Path) -> bool:
     if (folder / INDEX).is_file():
         return True
     return (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("_class_name") in AUTOENCODERS
+
+
+def diffusers_class(folder: Path) -> type[ModelMixin]:
+    """The class of the decoder that ``load_diffusers_folder`` makes of a folder."""
+    kind: type[ModelMixin] = DiffusionDecoder if (folder / INDEX).is_file() else AutoencoderDecoder
+    return kind
 
 
 def load_diffusers_folder(

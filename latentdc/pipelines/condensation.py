@@ -15,11 +15,12 @@ from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
 from latentdc.decoders import BASES
+from latentdc.decoders.reference import DEFAULT, KINDS
 from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
 from latentdc.hub import fetch, repository_of
 from latentdc.pipelines.run import CondensationOutput, Run
-from latentdc.recipe import Built, as_sketched, build, dry_run, load_recipe
+from latentdc.recipe import Built, Part, as_sketched, build, dry_run, load_recipe
 from latentdc.resources import shipped
 from latentdc.sketch import Sketch
 
@@ -91,7 +92,7 @@ class CondensationPipeline:
             raise InputError(f"dtype = {dtype}: condense in torch.float32 or torch.bfloat16.")
         precision = None if dtype is None else _PRECISIONS[dtype]
         name = pretrained_model_name_or_path
-        known = {"pixels", *BASES, *shipped("checkpoints")}
+        known = {"pixels", DEFAULT, *KINDS, *BASES, *shipped("checkpoints")}
         if name is None or str(name) in known or Path(name).is_dir():
             return cls(name, precision=precision)
         if "/" not in str(name):
@@ -152,8 +153,9 @@ class CondensationPipeline:
         opened = data if isinstance(data, (Data, ClassStore)) else open_data(data)
         store = opened.train if isinstance(opened, Data) else opened
         changes: dict[str, Any] = {"precision": self.precision, **(overrides or {})}
-        if isinstance(self.decoder, (str, Path)):
-            changes["decoder"] = str(self.decoder)
+        if self.decoder is not None:  # in place of the recipe's, with the settings that were given here
+            named = isinstance(self.decoder, (str, Path))
+            changes["decoder"] = str(self.decoder) if named else type(self.decoder).__name__
         changes = {name: value for name, value in changes.items() if value is not None}
         resolved = load_recipe(recipe, settings=settings, overrides=changes)
         if sketch is not None:
@@ -171,17 +173,25 @@ class CondensationPipeline:
         sketch: Sketch | str | Path | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
+        copy_decoder: bool = True,
     ) -> dict[str, Any]:
         """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``.
 
+        Args:
+            data, recipe, sketch, settings, overrides, copy_decoder: as for the run itself.
+            out: where the run would write; looked at if given.
+
         Raises:
-            InputError: as the run itself; where it would write is looked at if ``out`` is given.
+            InputError: as the run itself.
         """
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=given, settings=settings, overrides=overrides)
+        if not copy_decoder:
+            self._named(built)
         if out is not None:
-            check_savable(destination(out), decoder=built.decoder, formation=built.formation)
-        return dry_run(built, store, given=given, device=self.device)
+            parts = {"decoder": built.decoder, "formation": built.formation}
+            check_savable(destination(out), **parts, carried=copy_decoder)
+        return dry_run(built, store, given=given, device=self.device, copy_decoder=copy_decoder)
 
     def __call__(
         self,
@@ -229,15 +239,21 @@ class CondensationPipeline:
             KeyboardInterrupt: raised again after the checkpoint is written.
         """
         out = destination(out)
-        if not copy_decoder and self.decoder_reference is None:
-            raise InputError(
-                "copy_decoder = False: the bundle would have no decoder, since this one is not from the Hub. Load it "
-                'by owner/name with CondensationPipeline.from_pretrained("owner/name"), or let the bundle carry it.'
-            )
         given = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "storage": storage}
         changes = {**given, "steps": steps, "seed": seed, **(overrides or {})}
         real_side = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=real_side, settings=settings, overrides=changes)
-        named = None if copy_decoder else self.decoder_reference
+        named = None if copy_decoder else self._named(built)
         run = Run(built, store, out, self.device, self.decoder_public, self._progress, named)
         return run(real_side, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
+
+    def _named(self, built: Built) -> Mapping[str, Any]:
+        """What a bundle writes down of the decoder that it does not carry: where it is, and how it is read."""
+        if self.decoder_reference is None:
+            raise InputError(
+                "copy_decoder = False: the bundle would have no decoder, since this one is not from the Hub. Load it "
+                'by owner/name with CondensationPipeline.from_pretrained("owner/name"), or let the bundle carry it.'
+            )
+        decoder = built.recipe.decoder
+        settings = {"settings": dict(decoder.options)} if isinstance(decoder, Part) else {}
+        return {**self.decoder_reference, **settings}

@@ -2,6 +2,7 @@
 
 from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch
 from latentdc.recipe.credit import citations, cite, references
+from latentdc.recipe.decoder import decoder_text
 from latentdc.recipe.estimate import dry_run
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
@@ -17,6 +18,7 @@ __all__ = [
     "build",
     "citations",
     "cite",
+    "decoder_text",
     "dry_run",
     "identity",
     "load_recipe",

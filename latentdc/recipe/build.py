@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from latentdc.bundle import shared_bytes
 from latentdc.data.augment import Augment
@@ -19,10 +18,9 @@ from latentdc.errors import InputError, RecipeError
 from latentdc.initialise import initialise, start_images
 from latentdc.networks import FixedPool, FreshPool, Network
 from latentdc.networks import build as build_network
-from latentdc.networks.pool import fingerprint
 from latentdc.objectives import Objective
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe.decoder import with_decoder
+from latentdc.recipe.decoder import decoder_identity, decoder_text, with_decoder
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.sketched import as_asked, near
 from latentdc.recipe.spec import Part, Recipe
@@ -58,8 +56,11 @@ class Built:
 
     @property
     def decoder_name(self) -> str:
-        """The decoder as another machine knows it: a public or shipped name, or a folder's name and the sha256."""
-        return self.recipe.decoder if isinstance(self.recipe.decoder, str) else self.recipe.decoder.kind
+        """The decoder as another machine knows it: a public or shipped name, or a folder's name and the sha256.
+
+        Settings that were asked for stand behind it.
+        """
+        return decoder_text(self.recipe.decoder)
 
     @property
     def shared_per_class(self) -> float:
@@ -203,7 +204,7 @@ def _start_network(built: Built) -> Network:
 
 
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
-    """What a checkpoint must agree in to be resumed: every key that decides a step, the data, the decoder's weights."""
+    """What a checkpoint must agree in to be resumed: every key that decides a step, the data, decoder and settings."""
     flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
@@ -215,7 +216,7 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
         "data.mirror": built.spec.mirror,
         "data.mean": list(built.spec.mean),
         "data.std": list(built.spec.std),
-        "decoder.sha256": fingerprint(built.decoder) if isinstance(built.decoder, nn.Module) else "",
+        **decoder_identity(built.decoder),
     }
 
 

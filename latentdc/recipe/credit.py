@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from latentdc.decoders import DECODERS
-from latentdc.decoders.components import read_json
+from latentdc.decoders.reference import DEFAULT, KINDS, decoder_class
 from latentdc.errors import DataError, RecipeError, unknown
 from latentdc.networks.base import resolve
-from latentdc.recipe.parts import part_class
+from latentdc.recipe.parts import is_stored, part_class
 from latentdc.recipe.spec import Part, Recipe
 from latentdc.resources import shipped
 
@@ -81,13 +81,11 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
 
 def _decoder_class(decoder: str | Part) -> type[Any] | None:
     """The class behind a recipe's ``decoder``; None where only loading it could tell."""
-    if isinstance(decoder, Part):
-        return part_class("decoder", decoder)
-    if decoder in DECODERS:
-        return DECODERS[decoder]
-    if decoder == "default":
-        return DECODERS["gan"]
-    folder = shipped("checkpoints").get(decoder, Path(decoder))
-    config = folder / "config.json"
-    name = read_json(config).get("_class_name") if config.is_file() else None
-    return next((cls for cls in DECODERS.values() if cls.__name__ == name), None)
+    part = decoder if isinstance(decoder, Part) else Part(decoder)
+    if is_stored(part.kind):
+        return part_class("decoder", part)
+    if part.kind in DECODERS:
+        return DECODERS[part.kind]
+    if part.kind == DEFAULT:
+        return DECODERS[KINDS[0]]
+    return decoder_class(shipped("checkpoints").get(part.kind, Path(part.kind)))

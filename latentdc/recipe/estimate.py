@@ -31,7 +31,12 @@ _PROBE_IMAGES = 4
 
 
 def dry_run(
-    built: Built, store: ClassStore, *, given: Sketch | None = None, device: torch.device | None = None
+    built: Built,
+    store: ClassStore,
+    *,
+    given: Sketch | None = None,
+    device: torch.device | None = None,
+    copy_decoder: bool = True,
 ) -> dict[str, Any]:
     """The resolved recipe and what it will cost; JSON values only.
 
@@ -40,12 +45,14 @@ def dry_run(
         store: the real images.
         given: a sketch that exists already.
         device: where the trial steps run; None for the best there is.
+        copy_decoder: False for a bundle that names its decoder instead of carrying it.
 
     Returns:
-        ``recipe`` (flat), ``data``, ``rows_per_class``, ``images_per_class`` (after the formation),
-        ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``, ``compile_seconds`` (of the networks as condensing
-        sees them), ``condense_seconds``, ``total_seconds``, ``peak_memory_bytes`` (of this process after the trial),
-        ``sketch_bytes``, ``checkpoint_bytes``, ``bundle_bytes``, ``disk_bytes`` (the most at any time),
+        ``recipe`` (flat), ``data``, ``decoder`` (name and latents of one row), ``rows_per_class``,
+        ``images_per_class`` (after the formation), ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``,
+        ``compile_seconds`` (of the networks as condensing sees them), ``condense_seconds``, ``total_seconds``,
+        ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``,
+        ``bundle_bytes``, ``disk_bytes`` (the most at any time),
         ``num_processes``.
     """
     device = device or device_of()
@@ -66,10 +73,11 @@ def dry_run(
     decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
     per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class)
     checkpoint_bytes = 2 * 3 * learned  # Two are kept; each holds the latents and up to two moments.
-    bundle_bytes = round(per_class * len(built.counts)) + decoder_bytes
+    bundle_bytes = round(per_class * len(built.counts)) + (decoder_bytes if copy_decoder else 0)
     return {
         "recipe": recipe.flat(),
         "data": {"name": built.spec.name, "num_images": len(store), "num_classes": built.spec.num_classes},
+        "decoder": {"name": built.decoder_name, "latents": {name: list(shape) for name, shape in shapes.items()}},
         "rows_per_class": rows,
         "images_per_class": rows * (1 if built.formation is None else built.formation.expands),
         "bytes_per_class": per_class,

@@ -45,6 +45,15 @@ KINDS: dict[str, Kind] = {
 """By the recipe key under which a part of the kind stands."""
 
 
+def is_stored(kind: str) -> bool:
+    """Whether a decoder of a recipe is made for the data and stored with the set: one of ours, or a class by its path.
+
+    Any other name is that of a pretrained one.
+    """
+    module, colon, name = kind.partition(":")
+    return kind in BASES or (bool(colon) and all(each.isidentifier() for each in (*module.split("."), name)))
+
+
 def part_class(where: str, part: Part) -> type[Any]:
     """The class a part's name stands for: a name of the kind's table, or ``"package.module:Class"``.
 

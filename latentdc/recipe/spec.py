@@ -68,8 +68,10 @@ class Recipe:
     cite: tuple[str, ...] = ()
     """Works the composition as a whole follows; those of the parts are added by ``cite``."""
     decoder: str | Part = "pixels"
-    """``pixels``, ``default`` (the shipped checkpoint that fits the data), a shipped name, a checkpoint folder; or a
-    part that is stored with the set, such as ``{ kind = "memory", num_bases = 16 }``."""
+    """``pixels``, ``default`` (the shipped checkpoint that fits the data best), ``gan``, ``autoencoder`` or
+    ``diffusion`` (the shipped one of that kind), a shipped name, a decoder folder; with settings a part, such as
+    ``{ kind = "gan", space = "w" }``. Or a part that is stored with the set: ``{ kind = "memory", num_bases = 16 }``.
+    """
     formation: Part | None = None
     init: Part = Part("prior")
     """Where the latents start: a name of ``latentdc.initialise.STARTS``, with its options."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from latentdc.errors import InputError, RecipeError, unknown
-from latentdc.recipe.parts import check_part
+from latentdc.recipe.parts import check_part, is_stored
 from latentdc.recipe.spec import Part, Recipe
 from latentdc.recipe.values import bare, plain_value
 from latentdc.resources import find
@@ -57,7 +57,8 @@ def parse_recipe(
     if budget:
         # A budget given by hand replaces the recipe's, of whichever kind that is.
         raw = {name: value for name, value in raw.items() if name not in _BUDGET}
-    for name, value in changes.items():
+    # A section replaced by name comes first, then what is changed inside it, in whatever order they were given.
+    for name, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         _put(raw, name.split("."), _plain(value, name), name)
     recipe = _dataclass(Recipe, raw, "")
     assert isinstance(recipe, Recipe)
@@ -157,21 +158,28 @@ def _dataclass(cls: type, table: Any, where: str) -> object:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     inner = bare(hint)
-    if Part in get_args(inner):  # or a name
-        if isinstance(value, str):
-            return value
-        inner = Part
     if inner is Part:
         return _part(value, where)
+    if Part in get_args(inner):  # or a name
+        return _decoder(value, where)
     if dataclasses.is_dataclass(inner) and isinstance(inner, type):
         return _dataclass(inner, value, where)
     return plain_value(hint, value, where)
 
 
-def _part(value: Any, where: str) -> Part:
+def _decoder(value: Any, where: str) -> Part | str:
+    """A name, or a section; settings of a pretrained decoder are checked where it is found."""
+    if isinstance(value, str):
+        return value
+    part = _part(value, where, check=not isinstance(value, Mapping) or is_stored(str(value.get("kind"))))
+    return part if part.options or is_stored(part.kind) else part.kind
+
+
+def _part(value: Any, where: str, *, check: bool = True) -> Part:
     table = {"kind": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
         raise RecipeError(f"{where} = {value!r}: give a name, or a section with kind and options.")
     part = Part(table["kind"], {name: each for name, each in table.items() if name != "kind"})
-    check_part(where, part)
+    if check:
+        check_part(where, part)
     return part
