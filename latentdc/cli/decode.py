@@ -31,6 +31,7 @@ def decode(
     ] = None,
     classes: options.Classes = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Stored rows decoded at a time.")] = 64,
+    own: options.Own = None,
     device: options.Device = None,
     json: options.Json = False,
 ) -> None:
@@ -46,7 +47,7 @@ def decode(
     from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
     out = options.writable(out) if format is Format.folder else options.vacant(out)
-    pipe = DatasetSynthesisPipeline.from_pretrained(bundle)
+    pipe = DatasetSynthesisPipeline.from_pretrained(bundle, component_classes=options.own_classes(own))
     pipe.to(options.place(device))
     write = {Format.folder: pipe.to_folder, Format.parquet: pipe.to_parquet, Format.pt: pipe.to_tensors}[format]
     wanted = options.names(classes)

@@ -77,6 +77,7 @@ def evaluate(
     seeds: Seeds = 5,
     baselines: Baselines = "random-real,medoids,undistilled",
     split: JudgedOn = Split.test,
+    own: options.Own = None,
     out: options.OptionalOut = None,
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = None,
@@ -108,7 +109,8 @@ def evaluate(
     _places(out, runs)
     on = options.place(device)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    subject = subject_of(at_size(bundle, size), split_data(real.train, real.test, split.value)[0])
+    part, own_classes = split_data(real.train, real.test, split.value)[0], options.own_classes(own)
+    subject = subject_of(at_size(bundle, size), part, classes=own_classes)
     found = measure(
         subject,
         real,

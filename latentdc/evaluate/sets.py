@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentdc.bundle import Bundle, load_bundle
 from latentdc.data.folders import folder_names
@@ -93,7 +93,12 @@ def real_bytes_per_class(images_per_class: float, shape: tuple[int, int, int]) -
     return images_per_class * channels * height * width + COUNT_BYTES
 
 
-def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassStore) -> Subject:
+def subject_of(
+    source: str | Path | Bundle | ClassStore | Subject,
+    real: ClassStore,
+    *,
+    classes: Sequence[type[nn.Module]] = (),
+) -> Subject:
     """Open the set to evaluate and check that it fits the data.
 
     Args:
@@ -101,6 +106,7 @@ def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassSt
             it), any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``; a
             ``Subject`` stays what it is.
         real: the real images that the set stands for.
+        classes: those that a bundle or decoder is made of and latentdc does not have; their code runs.
 
     Raises:
         BundleError: the bundle or the decoder is damaged.
@@ -116,9 +122,9 @@ def subject_of(source: str | Path | Bundle | ClassStore | Subject, real: ClassSt
         return _of_images(source, source.spec.name, spec)
     path = Path(source)
     if (path / "model_index.json").is_file():
-        return _of_bundle(load_bundle(path), path.name, spec)
+        return _of_bundle(load_bundle(path, classes=classes), path.name, spec)
     if is_decoder(source):
-        return _of_decoder(path, real)
+        return _of_decoder(path, real, classes)
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 
@@ -223,9 +229,9 @@ def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
     )
 
 
-def _of_decoder(path: Path, real: ClassStore) -> Subject:
+def _of_decoder(path: Path, real: ClassStore, classes: Sequence[type[nn.Module]]) -> Subject:
     """Every real image encoded and decoded; of a decoder that cannot encode, as many draws from its prior."""
-    decoder = resolve_decoder(path, real.spec)
+    decoder = resolve_decoder(path, real.spec, classes=classes)
     encodes = hasattr(decoder, "encode")
     x = reconstructions(decoder, real.images, real.labels) if encodes else samples(decoder, real.labels, seed=0)
     images = replace(of_store(real), x=x)

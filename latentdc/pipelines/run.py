@@ -22,6 +22,7 @@ from latentdc.initialise import order_rows, start_report
 from latentdc.latents import decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.module import ModuleDecoder
 from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
@@ -198,4 +199,6 @@ class Run:
         )
 
     def _classes(self) -> list[type[Any]]:
-        return [type(part) for part in (self.built.decoder, self.built.formation) if part is not None]
+        decoder, formation = self.built.decoder, self.built.formation
+        inside = [decoder.module] if isinstance(decoder, ModuleDecoder) else []
+        return [type(part) for part in (decoder, formation, *inside) if part is not None]
