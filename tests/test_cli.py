@@ -14,8 +14,12 @@ from typer.testing import CliRunner, Result
 from latentdc.cli.__main__ import app
 
 CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
+<<<<<<< HEAD
 COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "recipes", "cite"]
 FITS = ["fit gan", "fit autoencoder", "fit diffusion"]
+=======
+COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "push", "recipes", "cite"]
+>>>>>>> ce05d06 (Export WebDataset shards, push data sets, latentdc push; per-channel statistics of autoencoders; estimates without the decoder's copy)
 
 
 def run(*arguments: object) -> Result:

@@ -103,8 +103,9 @@ def condense(
     """
     options.pairs(settings)
     out = options.writable(out)
+    numbers = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "steps": steps, "seed": seed}
     changes = {
-        **{"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "steps": steps, "seed": seed},
+        **numbers,
         "storage": storage and storage.value,
         "source.num_pairs": num_pairs,
         "objective.see.project": project,
