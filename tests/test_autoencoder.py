@@ -63,6 +63,7 @@ def test_each_channel_on_its_own_scale() -> None:
     plain = made("AutoencoderKL")
     decoder = AutoencoderDecoder("AutoencoderKL", {**KL, "latents_mean": mean, "latents_std": std}, [1, 8, 8]).eval()
     decoder.load_state_dict(plain.state_dict())
+    decoder.requires_grad_(False)
     z = plain.prior(OWNER, stream(0, "z"))["z"]
     wide_std, wide_mean = (torch.tensor(value)[:, None, None] for value in (std, mean))
     raw = z * wide_std / 0.5 + wide_mean
