@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 WANTED = ("*.json", "*.safetensors", "*.md")
 """What is downloaded: weights that run nothing, settings, cards. Code, pickles and pictures stay where they are."""
 
+_OF_MODELS = ("*.py", "*.safetensors", "*.json", "bank/*", "decoder/*", "formation/*")
+_OF_DATASETS = ("*.parquet", "*.tar", "*.png", "*.json", "*.jsonl")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -119,6 +121,7 @@ def upload(
     folder: Path,
     repository: str,
     *,
+    dataset: bool = False,
     private: bool | None = None,
     commit_message: str,
     revision: str | None = None,
@@ -129,6 +132,7 @@ def upload(
     Args:
         folder: what to upload, all of it.
         repository: ``owner/name``, or ``name`` for the token's owner.
+        dataset: whether it is a repository of a data set, rather than of a model.
         private: whether a repository made now is private.
         commit_message: of the upload.
         revision: branch to upload to.
@@ -139,17 +143,18 @@ def upload(
     """
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-    api = _api(token)
+    api, kind = _api(token), "dataset" if dataset else "model"
     try:
-        made = api.create_repo(repository, private=private, exist_ok=True)
-        # Of an older bundle in the repository nothing may stay: code carries a hash in its name, and loading refuses
-        # files that no manifest lists.
+        made = api.create_repo(repository, private=private, exist_ok=True, repo_type=kind)
+        # Of an older upload in the repository nothing may stay: code carries a hash in its name, loading refuses files
+        # that no manifest lists, and a data set's readers take every shard they find.
         commit = api.upload_folder(
             repo_id=made.repo_id,
+            repo_type=kind,
             folder_path=folder,
             commit_message=commit_message,
             revision=revision,
-            delete_patterns=["*.py", "*.safetensors", "*.json", "bank/*", "decoder/*", "formation/*"],
+            delete_patterns=list(_OF_DATASETS if dataset else _OF_MODELS),
         )
     except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise InputError(

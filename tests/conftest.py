@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from standin_hub import Hub, serve
 
 from latentdc.data import named
 from latentdc.data.store import ClassStore, from_arrays
@@ -47,6 +49,20 @@ def tiny_test_store() -> ClassStore:
 def tiny_spec(tiny_store: ClassStore) -> DataSpec:
     """Specification of ``tiny_store``."""
     return tiny_store.spec
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A running stand-in of the Hub, which the client takes for the real one."""
+    with serve() as running:
+        monkeypatch.setenv("HF_ENDPOINT", running.address)
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_none")
+        yield running
 
 
 @pytest.fixture

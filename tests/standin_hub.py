@@ -21,7 +21,10 @@ Files = dict[str, bytes]
 
 @dataclass
 class Hub:
-    """Repositories by ``owner/name``: each a list of commits (sha, files), the newest last."""
+    """Repositories by name: each a list of commits (sha, files), the newest last.
+
+    A model's name is ``owner/name``, a data set's ``datasets/owner/name``.
+    """
 
     commits: dict[str, list[tuple[str, Files]]] = field(default_factory=dict)
     fetched: list[str] = field(default_factory=list)
@@ -85,8 +88,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A repository's facts, its tree, or a file."""
         parts = self.parts()
-        api = parts[:2] == ["api", "models"]
-        name, rest = ("/".join(parts[2:4]), parts[4:]) if api else ("/".join(parts[:2]), parts[2:])
+        api, dataset = parts[0] == "api", "datasets" in parts[:2]
+        skipped = 2 if api else int(dataset)
+        name, rest = _name(dataset, parts[skipped : skipped + 2]), parts[skipped + 2 :]
         if name not in self.hub.commits:
             return self.missing("RepoNotFound", f"Repository {name} not found")
         revision = rest[1] if len(rest) > 1 else "main"
@@ -126,10 +130,11 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, {"errors": [], "warnings": []})
         if parts == ["api", "repos", "create"]:
             asked = json.loads(raw)
-            name = f"{asked.get('organization') or 'me'}/{asked['name'].split('/')[-1]}"
+            short = [asked.get("organization") or "me", asked["name"].split("/")[-1]]
+            name = _name(asked.get("type") == "dataset", short)
             self.hub.create(name)
             return self.answer(200, {"url": f"{self.hub.address}/{name}", "name": name, "id": name})
-        name = "/".join(parts[2:4])
+        name = _name(parts[1] == "datasets", parts[2:4])
         if parts[4] == "preupload":
             plain = {"uploadMode": "regular", "shouldIgnore": False}
             return self.answer(200, {"files": [{"path": f["path"], **plain} for f in json.loads(raw)["files"]]})
@@ -137,6 +142,10 @@ class Handler(BaseHTTPRequestHandler):
         sha = self.hub.push(name, _changed(dict(self.hub.commits[name][-1][1]), raw))
         address = f"{self.hub.address}/{name}/commit/{sha}"
         return self.answer(200, {"commitUrl": address, "commitOid": sha, "success": True})
+
+
+def _name(dataset: bool, parts: list[str]) -> str:
+    return "/".join(["datasets", *parts] if dataset else parts)
 
 
 def _changed(files: Files, lines: bytes) -> Files:

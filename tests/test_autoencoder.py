@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_models import AUTOENCODERS, KL, tiny_autoencoder
 
+from latentdc.decoders.settings import configured
 from latentdc.portable.autoencoder import AutoencoderDecoder
 from latentdc.seeding import global_seed, stream
 
@@ -56,6 +57,25 @@ def test_scale_and_shift_can_be_given() -> None:
     )
 
 
+def test_each_channel_on_its_own_scale() -> None:
+    """As diffusers' pipelines use these entries: raw = z · std / scaling_factor + mean."""
+    std, mean = [2.0, 0.5], [-1.0, 3.0]
+    plain = made("AutoencoderKL")
+    decoder = AutoencoderDecoder("AutoencoderKL", {**KL, "latents_mean": mean, "latents_std": std}, [1, 8, 8]).eval()
+    decoder.load_state_dict(plain.state_dict())
+    decoder.requires_grad_(False)
+    z = plain.prior(OWNER, stream(0, "z"))["z"]
+    wide_std, wide_mean = (torch.tensor(value)[:, None, None] for value in (std, mean))
+    raw = z * wide_std / 0.5 + wide_mean
+    want = plain.autoencoder.decode(raw).sample.mean(1, keepdim=True) / 2 + 0.5
+    torch.testing.assert_close(decoder({"z": z}, OWNER), want, rtol=1e-4, atol=1e-5)
+    x = torch.rand(3, 1, 8, 8, generator=stream(0, "x"))
+    encoded = (plain.encode(x)["z"] / 0.5 + 0.1 - wide_mean) * 0.5 / wide_std
+    torch.testing.assert_close(decoder.encode(x)["z"], encoded, rtol=1e-4, atol=1e-5)
+    whole = configured(decoder, {"latent_scale": 0.5, "latent_shift": 0.1})
+    assert torch.equal(whole({"z": z}, OWNER), plain({"z": z}, OWNER))
+
+
 def test_colour_images_of_a_grey_model() -> None:
     with global_seed(0, "autoencoder"):
         decoder = AutoencoderDecoder("AutoencoderTiny", AUTOENCODERS["AutoencoderTiny"], [3, 8, 8]).eval()
@@ -97,10 +117,10 @@ def test_latent_shapes_from_the_configuration(config: dict[str, Any], sides: int
         ("AutoencoderKL", KL, [1, 8, 8], {"quantise": True}, "a AutoencoderKL has no code book; only a VQModel"),
         (
             "AutoencoderKL",
-            {**KL, "latents_mean": [0.0, 1.0], "latents_std": [1.0, 1.0]},
+            {**KL, "latents_mean": [0.0, 1.0, 2.0], "latents_std": [1.0, 1.0]},
             [1, 8, 8],
             {},
-            "latents_mean and latents_std scale every channel on its own, which is not supported; fold them",
+            "model_config: latents_mean has 3 numbers for 2 channels",
         ),
         (
             "VQModel",

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from latentdc.cli.__main__ import app
 
 CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
-COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "recipes", "cite"]
+COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "push", "recipes", "cite"]
 FITS = ["fit gan", "fit autoencoder", "fit diffusion"]
 
 

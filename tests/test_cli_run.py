@@ -78,13 +78,15 @@ def test_inspect_explains_a_sketch(place: Workplace) -> None:
     assert "bytes" in run("inspect", place.sketch)
 
 
-@pytest.mark.parametrize("form", ["folder", "pt"])
+@pytest.mark.parametrize("form", ["folder", "pt", "webdataset"])
 def test_decode_writes_the_images(place: Workplace, tmp_path: Path, form: str) -> None:
     out = tmp_path / f"images-{form}"
     facts = json.loads(run("decode", place.bundle, "--out", out, "--format", form, "--images-per-class", 1, "--json"))
     assert facts["num_images"] == 3
     if form == "folder":
         assert sorted(path.parent.name for path in out.rglob("*.png")) == ["class-0", "class-1", "class-2"]
+    elif form == "webdataset":
+        assert sorted(path.name for path in out.iterdir()) == ["classes.json", "images-000000.tar"]
     else:
         assert torch.load(out, weights_only=True)["images"].shape == (3, 1, 8, 8)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from own_generator import Generator
 from tiny_parts import SPEC, tiny_bank
 from torch import Tensor, nn
 from torch.nn import functional
 
 from latentdc.bundle import save_bundle
-from latentdc.decoders.module import ModuleDecoder, adapt
+from latentdc.decoders.module import adapt
 from latentdc.errors import InputError
 from latentdc.latents import decode, decoded
 from latentdc.seeding import stream
@@ -111,6 +112,7 @@ REFUSALS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no module": (dict, {}, "made a dict; give an nn.Module"),
     "no place": ("nowhere.at.all:make", {}, "cannot be imported .*package.module:callable"),
     "no name": ("torch.nn", {}, "cannot be imported"),
+    "arguments": (Toy, {"arguments": {"widht": 3}}, r"Toy.*with arguments \{'widht': 3\}: .*unexpected keyword"),
     "no callable": ("math:pi", {}, "is a float; give something that can be called"),
     "shape": (
         Toy(),
@@ -130,8 +132,17 @@ def test_refuses_with_the_reason(case: str) -> None:
         adapt(module, options.pop("z_shape"), **options)
 
 
-def test_a_bundle_cannot_carry_it(tmp_path: Path) -> None:
-    decoder = adapt(Toy(), (4,))
-    with pytest.raises(InputError, match="a ModuleDecoder cannot be stored; derive it from diffusers' ModelMixin"):
+@pytest.mark.parametrize("given", [Toy(), make, type("Local", (Toy,), {})])
+def test_what_nobody_can_make_again_cannot_be_stored(given: Any, tmp_path: Path) -> None:
+    decoder = adapt(given, (4,))
+    said = r'a ModuleDecoder cannot be stored; .* or adapt a class that can be imported: adapt\("package.module:Class"'
+    with pytest.raises(InputError, match=said):
         save_bundle(tmp_path / "b", bank=tiny_bank(decoder), decoder=decoder, spec=SPEC, provenance={})
-    assert isinstance(decoder, ModuleDecoder)
+
+
+def test_a_class_by_itself_or_by_name_is_recorded() -> None:
+    for given in (Generator, "own_generator:Generator"):
+        decoder = adapt(given, (4,), arguments={"width": 5})
+        assert decoder.storable
+        assert decoder.config["generator"] == "own_generator:Generator"
+        assert decoder.config["arguments"] == {"width": 5}

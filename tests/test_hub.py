@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
 import yaml
-from standin_hub import Hub, serve
+from standin_hub import Hub
 from tiny_parts import SPEC, tiny_bank, tiny_decoder, write_bundle
 
 from latentdc.bundle import load_bundle, reference, requantise, save_bundle
@@ -26,19 +24,6 @@ from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.pipelines.publish import push_to_hub
 from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 from latentdc.portable.pipeline import DatasetSynthesisBundle
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with serve() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.address)
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-        constants = huggingface_hub.constants
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("HF_TOKEN", "hf_none")
-        yield running
 
 
 @pytest.fixture

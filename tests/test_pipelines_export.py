@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,7 +102,47 @@ def test_tensor_file_loads_without_pickled_code(tmp_path: Path) -> None:
     assert read["class_names"] == list(NAMES)
 
 
-@pytest.mark.parametrize("write", [export.write_folder, export.write_parquet, export.write_tensors])
+def read_shards(folder: Path) -> list[dict[str, bytes]]:
+    """Samples of all shards in order, as readers of the convention group them: by the name up to the first dot."""
+    samples: dict[str, dict[str, bytes]] = {}
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for entry in tar:
+                key, kind = entry.name.split(".", 1)
+                samples.setdefault(key, {})[kind] = tar.extractfile(entry).read()
+    return list(samples.values())
+
+
+def test_webdataset_shards_are_read_back(tmp_path: Path) -> None:
+    folder = export.write_webdataset(tmp_path / "shards", [batch("pil"), batch("pil")], NAMES, images_per_shard=3)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "classes.json",
+        *(f"images-00000{n}.tar" for n in range(3)),
+    ]
+    assert json.loads((folder / "classes.json").read_text()) == list(NAMES)
+    samples = read_shards(folder)
+    assert [int(sample["cls"]) for sample in samples] == [0, 0, 1, 1] * 2
+    for sample, level in zip(samples, np.concatenate([levels(), levels()]), strict=True):
+        assert sample.keys() == {"png", "cls"}
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sample["png"]))), level[0])
+    with tarfile.open(folder / "images-000000.tar") as tar:
+        assert tar.getnames() == [f"00000{n}.{kind}" for n in range(3) for kind in ("png", "cls")]
+
+
+def test_webdataset_bytes_repeat_and_keep_soft_labels(tmp_path: Path) -> None:
+    first, again = (export.write_webdataset(tmp_path / n, [batch("pil", soft=True)], NAMES) for n in "ab")
+    for path in first.iterdir():
+        assert path.read_bytes() == (again / path.name).read_bytes()
+    told = [json.loads(sample["json"]) for sample in read_shards(first)]
+    assert told == [{"weight": float(n), "soft_label": [0.75, 0.25]} for n in range(4)]
+    with pytest.raises(InputError, match="images_per_shard = 0: give at least 1"):
+        export.write_webdataset(tmp_path / "c", [], NAMES, images_per_shard=0)
+
+
+FOLDERS = (export.write_folder, export.write_webdataset)
+
+
+@pytest.mark.parametrize("write", [*FOLDERS, export.write_parquet, export.write_tensors])
 def test_a_broken_export_leaves_what_was_there(write: Callable[..., Path], tmp_path: Path) -> None:
     class Broken(Exception):
         pass
@@ -113,7 +155,7 @@ def test_a_broken_export_leaves_what_was_there(write: Callable[..., Path], tmp_p
     with pytest.raises(Broken):
         write(out, batches(), NAMES)
     assert not list(tmp_path.iterdir())
-    if write is export.write_folder:
+    if write in FOLDERS:
         out.mkdir()
     else:
         out.write_text("older")

@@ -14,6 +14,7 @@ from torch import nn
 
 from latentdc.bundle import save_bundle
 from latentdc.decoders import DECODERS, FORMATIONS
+from latentdc.decoders.module import adapt
 from latentdc.portable.bank import LatentBank
 from latentdc.seeding import global_seed, stream
 from latentdc.types import DataSpec
@@ -53,6 +54,7 @@ _DECODERS: dict[str, Callable[[], nn.Module]] = {
     "biggan": lambda: DECODERS["biggan"]([1, 8, 8], 3, z_dim=4, channels=[8, 8], embed_dim=3, attention=[0]),
     "autoencoder": lambda: tiny_autoencoder("AutoencoderKL"),
     "diffusion": tiny_diffusion,
+    "module": lambda: adapt("own_generator:Generator", [4], labels="one-hot", num_classes=3, arguments={"classes": 3}),
 }
 SPACES: dict[str, Callable[[], nn.Module]] = {
     "gan:f0": partial(_in_space, "gan", "f0"),

@@ -132,7 +132,7 @@ def _facts(bundle: Bundle) -> Mapping[str, Any]:
     """One line per fact; long and nested values stay in provenance.json."""
     facts: dict[str, Any] = {
         "data": f"{bundle.spec.name}, sha256 {bundle.spec.fingerprint or 'unknown'}",
-        "decoder": type(bundle.decoder).__name__ + _whose(bundle),
+        "decoder": type(bundle.decoder).__name__ + _made_of(bundle) + _whose(bundle),
         "formation": "none"
         if bundle.formation is None
         else f"{type(bundle.formation).__name__}, x{bundle.formation.expands}",
@@ -143,6 +143,12 @@ def _facts(bundle: Bundle) -> Mapping[str, Any]:
         elif isinstance(value, (str, int, float)) and "\n" not in str(value) and len(str(value)) <= 100:
             facts[name] = value
     return facts
+
+
+def _made_of(bundle: Bundle) -> str:
+    """The package that has to be installed wherever the bundle is decoded, if any."""
+    config = getattr(bundle.decoder, "config", {})
+    return f" of `{config['generator']}`, whose package must be installed" if "generator" in config else ""
 
 
 def _whose(bundle: Bundle) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
 from latentdc.bundle import layout, references
 from latentdc.bundle.contents import Bundle
@@ -17,7 +18,7 @@ from latentdc.types import DataSpec
 
 
 def load_bundle(
-    folder: str | Path, *, classes: Sequence[type[ModelMixin]] = (), decoder_folder: str | Path | None = None
+    folder: str | Path, *, classes: Sequence[type[nn.Module]] = (), decoder_folder: str | Path | None = None
 ) -> Bundle:
     """Load a bundle after checking version, completeness and the sha256 of every file.
 
@@ -26,7 +27,8 @@ def load_bundle(
 
     Args:
         folder: what ``save_bundle`` wrote.
-        classes: component classes beyond latentdc's own, for bundles with somebody's own decoder.
+        classes: component classes beyond latentdc's own, for bundles with somebody's own decoder, and generators that
+            a decoder of kind ``module`` is made of.
         decoder_folder: a copy of the decoder that a bundle names instead of carrying it; None fetches it from the Hub.
             Either way its weights must have the recorded sha256.
 
@@ -92,7 +94,7 @@ def _component(root: Path, name: str, entry: Any, known: dict[str, type[Any]]) -
             f"(load_bundle(folder, classes=[{wanted}])), or, if you trust the code in the folder, load it with "
             "diffusers.DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)."
         )
-    return load_component(kind, root / name)
+    return load_component(kind, root / name, own=tuple(known.values()))
 
 
 def _spec(root: Path, facts: dict[str, Any]) -> DataSpec:

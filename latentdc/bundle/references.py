@@ -89,7 +89,7 @@ def resolve(named: Any, known: Mapping[str, type[Any]], *, folder: str | Path | 
             f"sha256 is {found[:12]}…, not {wanted['sha256'][:12]}…. Its images would be others."
         )
     kind = known.get(str(read_json(where / "config.json").get("_class_name")))
-    decoder = load_decoder(where) if kind is None else load_component(kind, where)
+    decoder = load_decoder(where) if kind is None else load_component(kind, where, own=tuple(known.values()))
     try:
         return cast(ModelMixin, configured(decoder, wanted.get(SETTINGS, {})))
     except InputError as error:

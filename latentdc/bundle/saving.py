@@ -187,9 +187,10 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
     for name, module in (("decoder", decoder), ("formation", formation)):
         if module is None or (name == "decoder" and not carried):
             continue
-        if not hasattr(module, "save_pretrained"):
+        if not hasattr(module, "save_pretrained") or not getattr(module, "storable", True):
             raise InputError(
-                f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin."
+                f"{name}: a {type(module).__name__} cannot be stored; derive it from diffusers' ModelMixin, or adapt "
+                'a class that can be imported: adapt("package.module:Class", …).'
             )
         if not layout.is_library_class(type(module)):
             layout.portable_source(type(module))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentdc.allocator import keep_freed_memory
-from latentdc.cli import catalogue, condense, convert, decode, evaluate, fit, inspect, sketch
+from latentdc.cli import catalogue, condense, convert, decode, evaluate, fit, inspect, push, sketch
 from latentdc.cli.app import app
 
 app.command()(condense.condense)
@@ -11,6 +11,7 @@ app.command()(evaluate.evaluate)
 app.command()(decode.decode)
 app.command()(convert.convert)
 app.command()(inspect.inspect)
+app.command()(push.push)
 app.command()(catalogue.recipes)
 app.command()(catalogue.cite)
 app.add_typer(sketch.app, name="sketch")

@@ -66,6 +66,7 @@ def condense(
     out: options.Out,
     recipe: options.Recipe = "dm-gan",
     decoder: Decoder = None,
+    own: options.Own = None,
     images_per_class: Images = None,
     bytes_per_class: Bytes = None,
     storage: Stored = None,
@@ -102,18 +103,16 @@ def condense(
     """
     options.pairs(settings)
     out = options.writable(out)
+    numbers = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "steps": steps, "seed": seed}
     changes = {
-        "images_per_class": images_per_class,
-        "bytes_per_class": bytes_per_class,
+        **numbers,
         "storage": storage and storage.value,
         "source.num_pairs": num_pairs,
         "objective.see.project": project,
-        "steps": steps,
-        "seed": seed,
         "precision": precision and precision.value,
         "compile": compile or None,
     }
-    pipe = _pipeline(decoder, device)
+    pipe = _pipeline(decoder, device, own)
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
     )
@@ -124,10 +123,10 @@ def condense(
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
 
 
-def _pipeline(decoder: str | None, device: str | None) -> CondensationPipeline:
+def _pipeline(decoder: str | None, device: str | None, own: list[str] | None) -> CondensationPipeline:
     from latentdc.pipelines.condensation import CondensationPipeline
 
-    pipe = CondensationPipeline.from_pretrained(decoder)
+    pipe = CondensationPipeline.from_pretrained(decoder, component_classes=options.own_classes(own))
     return pipe if device is None else pipe.to(device)
 
 

@@ -81,6 +81,7 @@ def evaluate(
     seeds: Seeds = 5,
     baselines: Baselines = "random-real,medoids,undistilled",
     split: JudgedOn = Split.test,
+    own: options.Own = None,
     out: options.OptionalOut = None,
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = None,
@@ -113,8 +114,8 @@ def evaluate(
     _places(out, runs)
     on = options.place(device)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    stands_for = split_data(real.train, real.test, split.value)[0]
-    subject = subject_of(at_size(bundle, size), stands_for, images_per_class=images_per_class)
+    stands_for, own_classes = split_data(real.train, real.test, split.value)[0], options.own_classes(own)
+    subject = subject_of(at_size(bundle, size), stands_for, images_per_class=images_per_class, classes=own_classes)
     found = measure(
         subject,
         real,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,17 +12,24 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 from latentdc.errors import InputError
 
+Images = Callable[[int], tuple[Any, Any, Any]]
+"""Images, their classes and the names of these, for so many of each class."""
+
 
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="BUNDLE|CHECKPOINT|SKETCH", help="A bundle, a decoder or a sketch.")],
+    path: Annotated[str, typer.Argument(metavar="BUNDLE|DECODER|SKETCH", help="A bundle, a decoder or a sketch.")],
     *,
     grid: Annotated[
         Path | None, typer.Option("--grid", help="Write a PNG of its images (bundles and decoders).")
     ] = None,
     per_class: Annotated[int, typer.Option("--per-class", min=1, help="Images of each class in the grid.")] = 10,
+    own: options.Own = None,
     json: options.Json = False,
 ) -> None:
-    """Say what something is: kind, shapes, bytes in four lines, provenance; checksums are verified on the way.
+    """Say what something is: kind, spaces, shapes, bytes, origin, how it was made; checksums are verified on the way.
+
+    A decoder is a shipped name, a folder of latentdc's or of diffusers (an autoencoder or a pipeline). --grid shows
+    what a bundle's rows decode to, and of a decoder what random latents do.
 
     \b
     Examples:
@@ -29,26 +37,30 @@ def inspect(
       latentdc inspect fashion-mnist-gan
       latentdc inspect mini.safetensors --json
     """
+    from latentdc.bundle import layout
     from latentdc.resources import shipped
 
-    folder = Path(path)
+    folder, classes = Path(path), options.own_classes(own)
     if folder.is_file():
         facts, lines = _sketch(folder)
         images = None
-    elif (folder / "model_index.json").is_file():
-        facts, lines, images = _bundle(folder)
-    elif (folder / "config.json").is_file() or path in shipped("checkpoints"):
-        facts, lines, images = _decoder(path, per_class)
+    elif (folder / layout.MANIFEST).is_file():
+        facts, lines, images = _bundle(folder, classes)
+    elif any((folder / name).is_file() for name in ("model_index.json", "config.json")) or path in shipped(
+        "checkpoints"
+    ):
+        facts, lines, images = _decoder(path, classes)
     else:
         raise InputError(
-            f'"{path}" is no bundle (no model_index.json), no decoder checkpoint (no config.json) and no sketch file. '
-            f"Shipped checkpoints: {', '.join(shipped('checkpoints')) or 'none'}."
+            f'"{path}" is no bundle (no {layout.MANIFEST}), no decoder (no config.json or model_index.json) and no '
+            f"sketch file. Shipped checkpoints: {', '.join(shipped('checkpoints')) or 'none'}."
         )
     if grid is not None:
         if images is None:
             raise InputError(f'--grid: "{path}" is a sketch, which holds no images. Leave --grid out.')
-        _draw(grid, *images, per_class=per_class)
+        _draw(grid, *images(per_class), per_class=per_class)
         facts["grid"] = str(grid)
+        lines.append(f"grid         written to {grid}")
     if json:
         emit(facts)
     else:
@@ -56,6 +68,7 @@ def inspect(
 
 
 def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
+    from latentdc.cli.explain import shape_text
     from latentdc.sketch import Sketch
 
     sketch = Sketch.load(path)
@@ -75,10 +88,10 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
         "history": manifest.history,
     }
     lines = [
-        f"sketch of {spec.name}: {spec.num_classes} classes of {_shape(spec.image_shape)} images",
+        f"sketch of {spec.name}: {spec.num_classes} classes of {shape_text(spec.image_shape)} images",
         f"pairs            {sketch.num_pairs} of network ({manifest.pool['arch']}) and augmentation draw",
         f"sees             {manifest.see['part']} by {manifest.by['part']}",
-        f"sums             {', '.join(_shape(sums.shape) for sums in sketch.sums)} (pairs x classes x numbers)",
+        f"sums             {', '.join(shape_text(sums.shape) for sums in sketch.sums)} (pairs x classes x numbers)",
         f"images per class {min(counts):g} to {max(counts):g}",
         f"bytes            {sketch.num_bytes:,}",
         *(f"made of          {line}" for line in manifest.history),
@@ -86,14 +99,17 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     return facts, lines
 
 
-def _bundle(folder: Path) -> tuple[dict[str, Any], list[str], Any]:
+def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], list[str], Images]:
     from latentdc.bundle import load_bundle
+    from latentdc.cli.explain import decoder_facts, latents_text, shape_text
     from latentdc.evaluate.sets import exported
     from latentdc.latents import decode
 
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, classes=classes)
     bank, spec = bundle.bank, bundle.spec
     expands = 1 if bundle.formation is None else bundle.formation.expands
+    inside = decoder_facts(bundle.decoder)
+    public = bundle.decoder_public or "private to this bundle"
     facts = {
         "kind": "bundle",
         "data": spec.name,
@@ -102,58 +118,95 @@ def _bundle(folder: Path) -> tuple[dict[str, Any], list[str], Any]:
         "images_per_row": expands,
         "latents": {name: list(shape) for name, shape in bank.shapes.items()},
         "stored_as": bank.storage,
-        "decoder": type(bundle.decoder).__name__,
+        "decoder": inside["class"],
+        "decoder_facts": inside,
+        "decoder_public": bundle.decoder_public,
+        "decoder_reference": bundle.decoder_reference,
+        "formation": None if bundle.formation is None else type(bundle.formation).__name__,
         "image_shape": list(spec.image_shape),
         "storage": bundle.storage.to_dict(),
         "provenance": dict(bundle.provenance),
         "hints": dict(bundle.hints),
+        "picture": _picture(folder),
     }
-    latents = ", ".join(f"{name} {_shape(shape)}" for name, shape in bank.shapes.items())
     rows = f"{min(bank.counts)}" if len(set(bank.counts)) == 1 else f"{min(bank.counts)} to {max(bank.counts)}"
+    made = {name: value for name, value in bundle.provenance.items() if isinstance(value, str | int | float)}
     lines = [
         f"bundle of {spec.name}: {spec.num_classes} classes, {rows} rows each, {expands} images per row; files intact",
-        f"latents               {latents} as {bank.storage}, decoded by {type(bundle.decoder).__name__}",
-        f"images                {_shape(spec.image_shape)}",
+        f"latents               {latents_text(bank.shapes)} as {bank.storage}, {_stored(bank)}",
+        f"decoder               {inside['class']}: {inside['what']}; {public}",
+        *([f"formation             {facts['formation']}"] if bundle.formation is not None else []),
+        f"images                {shape_text(spec.image_shape)}",
         *bundle.storage.lines(),
-        *(f"{name:<22}{value}" for name, value in bundle.provenance.items() if isinstance(value, str | int | float)),
+        *(f"{name:<22}{value}" for name, value in made.items() if "\n" not in str(value)),
+        *_pointed(folder, 22),
     ]
-    images = exported(decode(bundle.decoder, bank, formation=bundle.formation))
-    return facts, lines, (images.x, images.owner, spec.class_names)
+
+    def images(per_class: int) -> tuple[Any, Any, Any]:
+        del per_class  # all rows; the picture takes the first
+        shown = exported(decode(bundle.decoder, bank, formation=bundle.formation))
+        return shown.x, shown.owner, spec.class_names
+
+    return facts, lines, images
 
 
-def _decoder(path: str, per_class: int) -> tuple[dict[str, Any], list[str], Any]:
-    import torch
+def _stored(bank: Any) -> str:
+    """What one row costs, or that rows cost nothing."""
+    payload = bank.payload_bytes()
+    if getattr(bank, "endless", False):
+        return f"a mean and deviation for each class ({payload['latents']:,} bytes in all), any number of rows"
+    return f"{payload['latents'] // bank.num_rows:,} bytes a latent"
 
+
+def _decoder(path: str, classes: list[type[Any]]) -> tuple[dict[str, Any], list[str], Images]:
+    from latentdc.cli.explain import decoder_facts, decoder_lines, origin
     from latentdc.decoders.reference import load_decoder, read_card
     from latentdc.resources import shipped
+
+    folder = Path(path) if Path(path).is_dir() else shipped("checkpoints")[path]
+    decoder: Any = load_decoder(folder, classes=classes)
+    card = read_card(folder)
+    inside = decoder_facts(decoder)
+    facts = {"kind": "decoder", **inside, "origin": origin(folder, card), "card": card, "picture": _picture(folder)}
+    known = {name: value for name, value in card.items() if name not in ("sha256", "image_shape", "num_classes")}
+    lines = [
+        *decoder_lines(inside),
+        f"origin       {facts['origin']}",
+        *(f"{name:<12} {value}" for name, value in known.items()),
+        *_pointed(folder, 13),
+    ]
+
+    def images(per_class: int) -> tuple[Any, Any, Any]:
+        return _drawn(decoder, card, per_class)
+
+    return facts, lines, images
+
+
+def _drawn(decoder: Any, card: dict[str, Any], per_class: int) -> tuple[Any, Any, Any]:
+    """Images of random latents of every class, the classes, and their names."""
+    import torch
+
     from latentdc.seeding import stream
 
-    decoder: Any = load_decoder(path)
-    card = read_card(shipped("checkpoints").get(path, Path(path)))
-    num_weights = sum(parameter.numel() for parameter in decoder.parameters())
-    facts = {"kind": "decoder", "class": type(decoder).__name__, "num_weights": num_weights, "card": card}
-    facts["latents"] = {name: list(shape) for name, shape in decoder.latent_shapes.items()}
-    facts["image_shape"] = list(decoder.image_shape)
-    latents = ", ".join(f"{name} {_shape(shape)}" for name, shape in decoder.latent_shapes.items())
-    known = {name: value for name, value in card.items() if name != "sha256"}
-    lines = [
-        f"decoder {type(decoder).__name__}: latents {latents} to images {_shape(decoder.image_shape)}",
-        f"weights      {num_weights:,} ({4 * num_weights:,} bytes in fp32)",
-        *(f"{name:<12} {value}" for name, value in known.items()),
-    ]
-    num_classes = int(card.get("num_classes") or 1)
+    num_classes = int(card.get("num_classes") or decoder.config.get("num_classes") or 1)
     owner = torch.arange(num_classes).repeat_interleave(per_class)
     with torch.no_grad():
-        x = decoder(decoder.prior(owner, stream(0, "inspect")), owner).clamp(0, 1)
+        x = decoder(decoder.prior(owner, stream(0, "inspect")), owner).float().clamp(0, 1)
     names = card.get("class_names") or [str(c) for c in range(num_classes)]
-    return facts, lines, ((x * 255).round().to(torch.uint8), owner, names)
+    return (x * 255).round().to(torch.uint8), owner, names
+
+
+def _picture(folder: Path) -> str | None:
+    """A picture that lies in the folder already."""
+    return next((str(folder / name) for name in ("grid.png", "samples.png") if (folder / name).is_file()), None)
+
+
+def _pointed(folder: Path, width: int) -> list[str]:
+    found = _picture(folder)
+    return [f"{'picture':<{width}}{found or 'none yet: write one with --grid FILE'}"]
 
 
 def _draw(path: Path, images: Any, owner: Any, class_names: Any, *, per_class: int) -> None:
     from latentdc.report import save_grid
 
     save_grid(path, images, owner, class_names, per_class=per_class)
-
-
-def _shape(sides: Any) -> str:
-    return " x ".join(str(side) for side in sides)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -85,7 +85,26 @@ Project = Annotated[
         "objective.see.project=N.",
     ),
 ]
+Own = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--own",
+        help="A class that the decoder or formation is made of and latentdc does not have, package.module:Class; its "
+        "code runs. May be repeated.",
+    ),
+]
 BundlePath = Annotated[str, typer.Argument(metavar="BUNDLE", help="A bundle folder, or a repository on the Hub.")]
+
+
+def own_classes(own: list[str] | None) -> list[type[Any]]:
+    """The classes that may be loaded besides latentdc's own.
+
+    Raises:
+        InputError: one cannot be imported.
+    """
+    from latentdc.resources import own_class
+
+    return [own_class(path) for path in own or []]
 
 
 def opened(

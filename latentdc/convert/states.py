@@ -19,7 +19,8 @@ from latentdc.errors import BundleError, InputError
 State = dict[str, Tensor]
 _NESTS = ("G_ema", "g_ema", "G", "generator", "netG", "state_dict", "model_state_dict", "model")
 """Where a checkpoint keeps its generator, the averaged one first."""
-_WRAPPERS = ("module.", "_orig_mod.", "generator.", "G_ema.", "g_ema.", "G.", "netG.")
+WRAPPERS = ("module.", "_orig_mod.", "generator.", "G_ema.", "g_ema.", "G.", "netG.")
+"""Prefixes that training code puts before all names."""
 _NAMED = 12
 """Keys listed in a message."""
 
@@ -56,7 +57,7 @@ def plain(found: Any, where: str) -> State:
             )
         level = level[name]
     state = {str(name): value.detach() for name, value in level.items() if isinstance(value, Tensor)}
-    while wrapper := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None):
+    while wrapper := next((w for w in WRAPPERS if all(name.startswith(w) for name in state)), None):
         state = {name.removeprefix(wrapper): value for name, value in state.items()}
     return state
 

@@ -12,6 +12,7 @@ from latentdc.portable.frequency import FrequencyDecoder
 from latentdc.portable.gan import GanDecoder
 from latentdc.portable.hallucinators import HallucinatorsFormation
 from latentdc.portable.memory import MemoryDecoder
+from latentdc.portable.module import ModuleDecoder
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
 from latentdc.portable.tiles import TilesFormation
@@ -25,6 +26,7 @@ DECODERS: dict[str, type[ModelMixin]] = {
     "biggan": BigGanDecoder,
     "autoencoder": AutoencoderDecoder,
     "diffusion": DiffusionDecoder,
+    "module": ModuleDecoder,
     **BASES,
 }
 FORMATIONS: dict[str, type[ModelMixin]] = {

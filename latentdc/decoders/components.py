@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
 
-from latentdc.errors import BundleError
+from latentdc.errors import BundleError, InputError
+from latentdc.portable.module import ModuleDecoder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 UNREAD = (".py", ".png")
@@ -76,12 +77,29 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def load_component(kind: type[ModelMixin], folder: Path) -> ModelMixin:
+def class_path(kind: type[Any]) -> str:
+    """``"package.module:Class"`` of a class."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def load_component(kind: type[ModelMixin], folder: Path, *, own: Sequence[type[Any]] = ()) -> ModelMixin:
     """A component of a known class, in eval mode, every weight present and none left over.
 
+    Args:
+        kind: its class.
+        folder: where it lies.
+        own: classes that a decoder of kind ``module`` may be made of: a name in a file alone runs nothing.
+
     Raises:
+        InputError: it is made of a class that was not given.
         BundleError: the configuration does not fit the class, or weights are missing, unexpected or of a wrong shape.
     """
+    named = str(read_json(folder / "config.json").get("generator")) if kind is ModuleDecoder else ""
+    if named and named not in map(class_path, own):
+        raise InputError(
+            f"{folder}: is made of {named}, whose code would run. Where you trust it, give the class: --own {named} on "
+            "the command line, load_decoder(folder, classes=[…]) or load_bundle(folder, classes=[…]) in Python."
+        )
     if not (folder / WEIGHTS).is_file() and not (folder / f"{WEIGHTS}.index.json").is_file():  # or in several files
         raise BundleError(f"{folder}: {WEIGHTS} is missing; latentdc reads safetensors only, never pickled weights.")
     try:

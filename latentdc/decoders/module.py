@@ -1,69 +1,23 @@
 """Any ``nn.Module`` as a decoder: its latent's shape, how it takes the class, the range of its images."""
 
+# diffusers' own classes carry no types.
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from latentdc.decoders.components import class_path
 from latentdc.errors import InputError, unknown
-from latentdc.types import Latents
+from latentdc.portable.module import LABELS, ModuleDecoder, generator_class
 
-LABELS: dict[str, Callable[[nn.Module, Tensor, Tensor], Any]] = {
-    "none": lambda module, z, _: module(z),
-    "index": lambda module, z, label: module(z, label.argmax(dim=1)),
-    "one-hot": lambda module, z, label: module(z, label),
-    "concatenated": lambda module, z, label: module(torch.cat([z, label], dim=1)),
-}
-"""How a module takes z ``(n, *z_shape)`` and the one-hot class ``(n, k)``."""
 RANGES = ((-1.0, 1.0), (0.0, 1.0))
-
-
-class ModuleDecoder(nn.Module):
-    """An adapted module; made by ``adapt``. With labels ``"none"`` the class is only what the bank's rows say.
-
-    It decodes, is condensed through and evaluated like any other decoder. A bundle carries code, and the code of an
-    adapted module is spread over files that latentdc does not know: ``save_bundle`` refuses it. To bundle, write the
-    generator as a component in a file of its own (``examples/own_decoder.py``).
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        z_shape: Sequence[int],
-        num_classes: int,
-        labels: str,
-        output_range: tuple[float, float],
-    ) -> None:
-        super().__init__()
-        self.module, self.labels, self.output_range = module, labels, output_range
-        self.z_shape, self.num_classes = tuple(int(side) for side in z_shape), num_classes
-        self.shape: tuple[int, ...] = ()
-
-    @property
-    def latent_shapes(self) -> dict[str, tuple[int, ...]]:
-        """``{"z": z_shape}``."""
-        return {"z": self.z_shape}
-
-    @property
-    def image_shape(self) -> tuple[int, ...]:
-        """``(c, h, w)`` of a decoded image."""
-        return self.shape
-
-    def prior(self, owner: Tensor, rng: torch.Generator) -> Latents:
-        """One standard normal latent per entry of ``owner`` ``(n,)``, drawn on the generator's device."""
-        return {"z": torch.randn(len(owner), *self.z_shape, generator=rng, device=rng.device).to(owner.device)}
-
-    def forward(self, z: Latents, owner: Tensor) -> Tensor:
-        """Images ``(n, c, h, w)``, nominally in [0, 1], of latents ``{"z": (n, *z_shape)}`` for classes ``(n,)``."""
-        label = functional.one_hot(owner, self.num_classes).to(z["z"].dtype) if self.labels != "none" else owner
-        low, high = self.output_range
-        x: Tensor = (LABELS[self.labels](self.module, z["z"], label) - low) / (high - low)
-        return x
 
 
 def adapt(
@@ -77,8 +31,13 @@ def adapt(
 ) -> ModuleDecoder:
     """A generator of your own as a decoder, frozen and in eval mode.
 
+    It decodes, is condensed through and evaluated like any other decoder. Where an importable class was given (or its
+    name), folders and bundles name it with its arguments, and load again where it can be imported, by somebody who
+    gives the class (``load_bundle(folder, classes=[Class])``, ``--own``): code that a file names never runs unasked.
+    Of an instance or another factory nobody knows how it is made: ``save_bundle`` refuses it.
+
     Args:
-        module: the module, a factory that makes it, or where to import the factory: ``"package.module:callable"``.
+        module: the module, a class or factory that makes it, or where to import that: ``"package.module:callable"``.
         z_shape: shape of one latent, without the row axis; latents are standard normal.
         labels: how the module takes the class: ``"none"`` (unconditional), ``"index"`` (second argument, int64),
             ``"one-hot"`` (second argument), ``"concatenated"`` (one-hot after a flat z).
@@ -98,14 +57,28 @@ def adapt(
         raise InputError(f"output_range = {output_range}: give (-1, 1) or (0, 1)")
     if labels == "concatenated" and len(z_shape) != 1:
         raise InputError(f"z_shape = {tuple(z_shape)}: a class is concatenated to a flat latent only; give (d,)")
-    made = module if isinstance(module, nn.Module) else _factory(module)(**dict(arguments or {}))
+    made_by = None if isinstance(module, nn.Module) else _factory(module)
+    made = module if made_by is None else _called(made_by, dict(arguments or {}))
     if not isinstance(made, nn.Module):
         raise InputError(f"{module}: made a {type(made).__name__}; give an nn.Module, or a factory that returns one")
-    low, high = output_range
-    decoder = ModuleDecoder(made, z_shape, num_classes, labels, (float(low), float(high)))
+    ends = [float(end) for end in output_range]
+    decoder: ModuleDecoder = ModuleDecoder("", z_shape, labels=labels, num_classes=num_classes, output_range=ends)
+    decoder.module = made
     decoder.eval().requires_grad_(False)
-    decoder.shape = _tried(decoder)
+    decoder.shape = tried(decoder)
+    path = "" if isinstance(module, nn.Module) else _path(type(made), made_by)
+    facts = {"image_shape": list(decoder.shape), "generator": path, "arguments": dict(arguments or {})}
+    decoder.register_to_config(**facts)
     return decoder
+
+
+def _path(kind: type[nn.Module], factory: object) -> str:
+    """Where the class can be imported, if it was called itself and can be; else nothing."""
+    path = class_path(kind)
+    with suppress(ValueError):
+        if factory is kind and not path.startswith("__main__:") and generator_class(path) is kind:
+            return path
+    return ""
 
 
 def _factory(given: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]:
@@ -122,8 +95,19 @@ def _factory(given: Callable[..., nn.Module] | str) -> Callable[..., nn.Module]:
     return made
 
 
-def _tried(decoder: ModuleDecoder) -> tuple[int, ...]:
-    """Shape of one image, after decoding two rows twice."""
+def _called(factory: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    try:
+        return factory(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{factory} with arguments {arguments}: {error}") from error
+
+
+def tried(decoder: ModuleDecoder) -> tuple[int, ...]:
+    """Shape of one image, after decoding two rows twice.
+
+    Raises:
+        InputError: it does not decode them, to no images, or to others the second time.
+    """
     owner = torch.zeros(2, dtype=torch.int64)
     z = decoder.prior(owner, torch.Generator().manual_seed(0))
     name = type(decoder.module).__name__
@@ -138,7 +122,7 @@ def _tried(decoder: ModuleDecoder) -> tuple[int, ...]:
     if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != 2:
         shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"{name} makes {shape} of two latents; images (2, c, h, w) are expected. Wrap its forward.")
-    if not torch.equal(x, again):
+    if not torch.equal(x.nan_to_num(), again.nan_to_num()):
         raise InputError(
             f"{name} decodes the same latents to different images; a decoder is deterministic. Fix its noise, or make "
             "the noise part of z."

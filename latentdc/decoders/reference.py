@@ -91,7 +91,7 @@ def load_decoder(
         raise InputError(
             f"{folder}: {unknown('decoder class', name, known)} Load it with its own class and pass the module."
         )
-    decoder = load_component(known[name], folder)
+    decoder = load_component(known[name], folder, own=classes)
     decoder.requires_grad_(False)
     return cast(ModelMixin, configured(decoder, given))
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentdc.bundle import Bundle, load_bundle
 from latentdc.data.folders import folder_names
@@ -96,7 +96,11 @@ def real_bytes_per_class(images_per_class: float, shape: tuple[int, int, int]) -
 
 
 def subject_of(
-    source: str | Path | Bundle | ClassStore | Subject, real: ClassStore, *, images_per_class: int | None = None
+    source: str | Path | Bundle | ClassStore | Subject,
+    real: ClassStore,
+    *,
+    images_per_class: int | None = None,
+    classes: Sequence[type[nn.Module]] = (),
 ) -> Subject:
     """Open the set to evaluate and check that it fits the data.
 
@@ -106,6 +110,7 @@ def subject_of(
             ``Subject`` stays what it is.
         real: the real images that the set stands for.
         images_per_class: images to draw of each class of a bundle that stores a distribution; None for its own number.
+        classes: those that a bundle or decoder is made of and latentdc does not have; their code runs.
 
     Raises:
         BundleError: the bundle or the decoder is damaged.
@@ -115,7 +120,7 @@ def subject_of(
     """
     spec = real.spec
     if images_per_class is not None:
-        source = _drawing(source, images_per_class)
+        source = _drawing(source, images_per_class, classes)
     if isinstance(source, Subject):
         return source
     if isinstance(source, Bundle):
@@ -124,16 +129,18 @@ def subject_of(
         return _of_images(source, source.spec.name, spec)
     path = Path(source)
     if (path / "model_index.json").is_file():
-        return _of_bundle(load_bundle(path), path.name, spec)
+        return _of_bundle(load_bundle(path, classes=classes), path.name, spec)
     if is_decoder(source):
-        return _of_decoder(path, real)
+        return _of_decoder(path, real, classes)
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 
-def _drawing(source: str | Path | Bundle | ClassStore | Subject, num: int) -> Bundle:
+def _drawing(
+    source: str | Path | Bundle | ClassStore | Subject, num: int, classes: Sequence[type[nn.Module]]
+) -> Bundle:
     """A bundle that draws ``num`` images of each class."""
     if isinstance(source, str | Path) and (Path(source) / "model_index.json").is_file():
-        source = load_bundle(source)
+        source = load_bundle(source, classes=classes)
     if not isinstance(source, Bundle) or not isinstance(source.bank, DistributionBank):
         raise InputError(
             f"images_per_class = {num}: only a bundle that stores a distribution draws any number of images; of "
@@ -246,9 +253,9 @@ def _of_images(store: ClassStore, name: str, spec: DataSpec) -> Subject:
     )
 
 
-def _of_decoder(path: Path, real: ClassStore) -> Subject:
+def _of_decoder(path: Path, real: ClassStore, classes: Sequence[type[nn.Module]]) -> Subject:
     """Every real image encoded and decoded; of a decoder that cannot encode, as many draws from its prior."""
-    decoder = resolve_decoder(path, real.spec)
+    decoder = resolve_decoder(path, real.spec, classes=classes)
     can = encodes(decoder)
     x = reconstructions(decoder, real.images, real.labels) if can else samples(decoder, real.labels, seed=0)
     images = replace(of_store(real), x=x)

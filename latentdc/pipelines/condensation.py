@@ -15,7 +15,7 @@ from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
 from latentdc.decoders import BASES
-from latentdc.decoders.reference import DEFAULT, KINDS
+from latentdc.decoders.reference import DEFAULT, KINDS, load_decoder
 from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
 from latentdc.hub import fetch, repository_of
@@ -67,6 +67,7 @@ class CondensationPipeline:
         pretrained_model_name_or_path: str | Path | None = None,
         *,
         dtype: torch.dtype | None = None,
+        component_classes: Sequence[type[nn.Module]] = (),
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -79,6 +80,7 @@ class CondensationPipeline:
             pretrained_model_name_or_path: ``"pixels"``, a shipped checkpoint, a folder, ``owner/name`` or
                 ``owner/name@revision`` on the Hub, or None for the decoder that the recipe names.
             dtype: ``torch.float32`` or ``torch.bfloat16`` for the arithmetic of the run.
+            component_classes: classes that the decoder is made of and latentdc does not have; their code runs.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: access token for private repositories.
@@ -94,7 +96,8 @@ class CondensationPipeline:
         name = pretrained_model_name_or_path
         known = {"pixels", DEFAULT, *KINDS, *BASES, *shipped("checkpoints")}
         if name is None or str(name) in known or Path(name).is_dir():
-            return cls(name, precision=precision)
+            own = load_decoder(name, classes=component_classes) if name and component_classes else name
+            return cls(own, precision=precision)
         if "/" not in str(name):
             raise InputError(f"decoder {unknown('name', str(name), known)} A folder or owner/name will do too.")
         folder = fetch(
@@ -108,7 +111,8 @@ class CondensationPipeline:
         )
         repo_id = repository_of(str(name), revision).repo_id
         public, pinned = f"{repo_id}@{folder.name}", reference(repo_id, folder)
-        return cls(folder, precision=precision, decoder_public=public, decoder_reference=pinned)
+        found = load_decoder(folder, classes=component_classes) if component_classes else folder
+        return cls(found, precision=precision, decoder_public=public, decoder_reference=pinned)
 
     @property
     def device(self) -> torch.device:

@@ -24,6 +24,7 @@ from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.distribution import DistributionBank
+from latentdc.portable.module import ModuleDecoder
 from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml, with_start
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
@@ -226,4 +227,6 @@ class Run:
         )
 
     def _classes(self) -> list[type[Any]]:
-        return [type(part) for part in (self.built.decoder, self.built.formation) if part is not None]
+        decoder, formation = self.built.decoder, self.built.formation
+        inside = [decoder.module] if isinstance(decoder, ModuleDecoder) else []
+        return [type(part) for part in (decoder, formation, *inside) if part is not None]

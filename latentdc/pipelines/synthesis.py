@@ -146,6 +146,11 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
             )
 
     @property
+    def bundle(self) -> Bundle | None:
+        """The bundle it was loaded from, with its provenance; None for one put together from components."""
+        return self._bundle
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the k classes."""
         return tuple(self.config.class_names or map(str, range(self.bank.num_classes)))
@@ -213,6 +218,23 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         """
         batches = self.iter_batches(batch_size, images_per_class=images_per_class, classes=classes, output_type="pil")
         return export.write_folder(Path(folder), batches, self.class_names)
+
+    def to_webdataset(
+        self,
+        folder: str | Path,
+        *,
+        images_per_class: int | None = None,
+        classes: Sequence[int | str] | None = None,
+        batch_size: int = 64,
+        images_per_shard: int = export.IMAGES_PER_SHARD,
+    ) -> Path:
+        """Write tar shards in WebDataset's convention and ``classes.json``; see ``latentdc.pipelines.export``.
+
+        Raises:
+            InputError: the folder is not empty, or the request does not fit the bundle.
+        """
+        batches = self.iter_batches(batch_size, images_per_class=images_per_class, classes=classes, output_type="pil")
+        return export.write_webdataset(Path(folder), batches, self.class_names, images_per_shard=images_per_shard)
 
     def to_parquet(
         self,

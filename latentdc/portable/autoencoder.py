@@ -36,8 +36,8 @@ class AutoencoderDecoder(ModelMixin, ConfigMixin):
         model_class: ``AutoencoderKL``, ``AutoencoderTiny``, ``AutoencoderDC`` or ``VQModel``.
         model_config: its configuration, as in its ``config.json``.
         image_shape: ``(c, h, w)``, c is 1 or 3; h and w must be multiples of the model's scale of reduction.
-        latent_scale: None for the configuration's ``scaling_factor``.
-        latent_shift: None for the configuration's ``shift_factor``, or 0 where it has none.
+        latent_scale: None for the configuration's ``scaling_factor``, divided by ``latents_std`` where it has these.
+        latent_shift: None for the configuration's ``latents_mean`` or ``shift_factor``, or 0 where it has neither.
         quantise: for a VQModel, put latents on the code book before decoding. Its gradient is then the straight-through
             one, which is biased; without, latents are decoded as they are and the gradient is exact.
 
@@ -71,20 +71,29 @@ class AutoencoderDecoder(ModelMixin, ConfigMixin):
         self.shape = tuple(int(side) for side in image_shape)
         self.autoencoder = getattr(diffusers, model_class).from_config(dict(model_config))
         config = self.autoencoder.config
-        if config.get("latents_mean") or config.get("latents_std"):
-            raise ValueError(
-                "model_config: latents_mean and latents_std scale every channel on its own, which is not supported; "
-                "fold them into the weights, or set both to null and give latent_scale and latent_shift"
-            )
         if quantise and model_class != "VQModel":
             raise ValueError(f"quantise = True: a {model_class} has no code book; only a VQModel quantises")
         if config.get("lookup_from_codebook"):
             raise ValueError("model_config: with lookup_from_codebook latents are indices, which cannot be learned")
         self.quantise = bool(quantise)
-        self.latent_scale = float(config.scaling_factor if latent_scale is None else latent_scale)
-        self.latent_shift = float((config.get("shift_factor") or 0.0) if latent_shift is None else latent_shift)
+        self.latent_scale = self._scale() if latent_scale is None else float(latent_scale)
+        self.latent_shift = self._shift() if latent_shift is None else float(latent_shift)
         self.model_channels = int(config.get("out_channels", config.in_channels))
         self.latent_shape = self._latent_shape(model_class)
+        for name, value in (("latents_std", self.latent_scale), ("latents_mean", self.latent_shift)):
+            if isinstance(value, list) and len(value) != self.latent_shape[0]:
+                raise ValueError(f"model_config: {name} has {len(value)} numbers for {self.latent_shape[0]} channels")
+
+    def _scale(self) -> float | list[float]:
+        """``scaling_factor``, divided by each channel's deviation where the configuration knows them."""
+        config = self.autoencoder.config
+        stds = config.get("latents_std")
+        return [float(config.scaling_factor / std) for std in stds] if stds else float(config.scaling_factor)
+
+    def _shift(self) -> float | list[float]:
+        """The mean of each channel where the configuration knows them, else ``shift_factor``."""
+        means = self.autoencoder.config.get("latents_mean")
+        return [float(mean) for mean in means] if means else float(self.autoencoder.config.get("shift_factor") or 0.0)
 
     def _latent_shape(self, model_class: str) -> tuple[int, ...]:
         """Read off the configuration, since decoding an image to see its size may take seconds and gigabytes."""
@@ -132,16 +141,23 @@ class AutoencoderDecoder(ModelMixin, ConfigMixin):
             raw: Tensor = out.latent_dist.mode()
         else:
             raw = out.latents if "latents" in out else out.latent
-        return {"z": (raw - self.latent_shift) * self.latent_scale}
+        return {"z": (raw - per_channel(self.latent_shift, raw)) * per_channel(self.latent_scale, raw)}
 
     def forward(self, z: dict[str, Tensor], owner: Tensor) -> Tensor:  # noqa: ARG002
         """Images ``(n, c, h, w)``, nominally in [0, 1], of latents ``{"z": (n, *latent shape)}``."""
-        raw = z["z"] / self.latent_scale + self.latent_shift
+        raw = z["z"] / per_channel(self.latent_scale, z["z"]) + per_channel(self.latent_shift, z["z"])
         if not len(raw):  # attention over no rows is not defined everywhere
             return raw.new_zeros(0, *self.shape)
         exact = {"force_not_quantize": not self.quantise} if "num_vq_embeddings" in self.autoencoder.config else {}
         x = self.autoencoder.decode(raw, return_dict=False, **exact)[0]
         return fit_channels(x / 2 + 0.5, self.shape[0])
+
+
+def per_channel(value: float | list[float], like: Tensor) -> float | Tensor:
+    """One number for each channel of ``(n, c, h, w)``, or the same for all."""
+    return (
+        torch.tensor(value, dtype=like.dtype, device=like.device)[:, None, None] if isinstance(value, list) else value
+    )
 
 
 def fit_channels(x: Tensor, channels: int) -> Tensor:
