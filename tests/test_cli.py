@@ -86,7 +86,7 @@ def test_version() -> None:
         (["sketch", *CONDENSE[1:], "--device", "gpu"], '"gpu": no such device'),
         (["fit", "gan", *CONDENSE[1:], "--steps", "1", "--device", "gpu"], '"gpu": no such device'),
         (["evaluate", "x", *CONDENSE[1:], "--device", "gpu"], '"gpu": no such device'),
-        ([*CONDENSE, "--steps", "0"], "steps = 0: give at least 1"),
+        ([*CONDENSE, "--steps", "-1"], "steps = -1: give at least 1, or 0 to keep the start"),
         ([*CONDENSE, "--sketch", "nowhere.safetensors"], "nowhere.safetensors: no such sketch"),
         ([*CONDENSE, "--decoder", "nowhere"], '"nowhere": no such name'),
         *(([*CONDENSE, "--classes", none], "the class subset is empty. Name classes (T-shirt") for none in (",", "")),

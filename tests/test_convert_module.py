@@ -119,6 +119,9 @@ def test_the_commands(tiny_store: ClassStore, tmp_path: Path, make_store: Any) -
     told = run("evaluate", out, *own, "--data", tmp_path / "data", "--protocol", "quick", "--seeds", 1, "--width", 4,
                "--baselines", "undistilled", "--students", "mlp")  # fmt: skip
     assert "undistilled" in told
+    passed = run("evaluate", tmp_path / "own", *own, "--data", tmp_path / "data", "--protocol", "quick", "--seeds", 1,
+                 "--width", 4, "--baselines", "", "--students", "mlp")  # fmt: skip
+    assert "own: data" in passed
     failed = CliRunner().invoke(app, ["decode", str(out), "--out", str(tmp_path / "more")])
     assert (failed.exit_code, "whose code would run" in failed.stderr) == (2, True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_parts import tiny_decoder
 
 from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import UniformSampler
@@ -37,13 +38,21 @@ def start(
 
 @pytest.mark.parametrize("kind", [kind for kind in STARTS if kind != "class-mean"])  # Pixels have none.
 def test_start_is_keyed_by_seed_and_class(kind: str, tiny_store: ClassStore) -> None:
-    first = start(kind, tiny_store, (3, 2, 4))
-    assert first.counts == (3, 2, 4)
-    assert torch.equal(first.z["x"], start(kind, tiny_store, (3, 2, 4)).z["x"])
+    def begun(counts: tuple[int, ...], seed: int = 0, classes: list[int] | None = None) -> torch.Tensor:
+        if kind in {"prototypes", "modes"}:  # Starts of diffusion models.
+            bank = initialise(kind, tiny_decoder("diffusion-late"), counts, seed=seed, store=tiny_store)
+        else:
+            bank = start(kind, tiny_store, counts, seed)
+        assert bank.counts == counts
+        (values,) = bank.latents(bank.rows(classes)).values()
+        return values.detach()
+
+    first = begun((3, 2, 4))
+    assert torch.equal(first, begun((3, 2, 4)))
     if kind not in {"medoids", "latent-medoids", "centroids", "mixture"}:  # Clusters may well be found again.
-        assert not torch.equal(first.z["x"], start(kind, tiny_store, (3, 2, 4), seed=1).z["x"])
-    other = start(kind, tiny_store, (3, 5, 4))  # Another class's number of rows changes nothing here.
-    assert torch.equal(first.z["x"][first.rows([2])], other.z["x"][other.rows([2])])
+        assert not torch.equal(first, begun((3, 2, 4), 1))
+    # Another class's number of rows changes nothing here.
+    assert torch.equal(begun((3, 2, 4), classes=[2]), begun((3, 5, 4), classes=[2]))
 
 
 @pytest.mark.parametrize("kind", ["real", "medoids"])

@@ -42,7 +42,7 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
         ({"stpes": 3}, r'stpes: "stpes": no such key\. Did you mean "steps"\?'),
         ({"steps": "many"}, r"steps = 'many': a value of type int is needed here"),
         ({"steps": True}, r"steps = True: a value of type int"),
-        ({"steps": 0}, r"steps = 0: give at least 1"),
+        ({"steps": -1}, r"steps = -1: give at least 1, or 0 to keep the start"),
         ({"optim": {"lr": -1}}, r"optim\.lr = -1"),
         ({"optim": {"kind": "adma"}}, r'optim\.kind = "adma": no such optimiser\. Did you mean "adam"'),
         ({"optim": {"betas": [0.9]}}, r"optim\.betas = \[0\.9\]: 2 values"),

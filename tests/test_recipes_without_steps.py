@@ -177,7 +177,6 @@ def test_credit_is_of_what_is_used() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"steps": -1}, "steps = -1: give at least 1, or 0 to keep the start as it is"),
         ({"init": "statistics", "steps": 5}, 'init = "statistics", steps = 5: a distribution is fitted, not optimised'),
         (
             {"init": "statistics", "steps": 0, "storage": "int8"},

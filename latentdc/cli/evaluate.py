@@ -14,8 +14,10 @@ from latentdc.cli.app import emit, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from latentdc.data.sources import Data as Opened
     from latentdc.evaluate import Report
     from latentdc.evaluate.sets import ImageSet
+    from latentdc.evaluate.sets import Subject as Judged
 
 
 class Split(StrEnum):
@@ -109,13 +111,11 @@ def evaluate(
       latentdc evaluate images/ --data fashion-mnist --baselines random-real
     """
     from latentdc.evaluate import evaluate as measure
-    from latentdc.evaluate.sets import at_size, split_data, subject_of
 
     _places(out, runs)
     on = options.place(device)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
-    stands_for, own_classes = split_data(real.train, real.test, split.value)[0], options.own_classes(own)
-    subject = subject_of(at_size(bundle, size), stands_for, images_per_class=images_per_class, classes=own_classes)
+    subject = _subject(bundle, real, split, own, size, images_per_class)
     found = measure(
         subject,
         real,
@@ -132,9 +132,18 @@ def evaluate(
         full_accuracy=full_accuracy,
         runs=runs or (out / "runs.jsonl" if out else None),
     )
-    if out:
-        _write(found, subject.images, real.train.spec.class_names, out)
+    _write(found, subject.images, real.train.spec.class_names, out)
     _show(found, json)
+
+
+def _subject(
+    bundle: str, real: Opened, split: Split, own: list[str] | None, size: int | None, images_per_class: int | None
+) -> Judged:
+    """What is evaluated, checked against the real images it stands for."""
+    from latentdc.evaluate.sets import at_size, split_data, subject_of
+
+    part, classes = split_data(real.train, real.test, split.value)[0], options.own_classes(own)
+    return subject_of(at_size(bundle, size), part, classes=classes, images_per_class=images_per_class)
 
 
 def _places(out: Path | None, runs: Path | None) -> None:
@@ -153,9 +162,11 @@ def _show(found: Report, json: bool) -> None:
         say(table(found))
 
 
-def _write(found: Report, images: ImageSet, class_names: Sequence[str], out: Path) -> None:
-    """The report, and a picture of the images that the students saw."""
+def _write(found: Report, images: ImageSet, class_names: Sequence[str], out: Path | None) -> None:
+    """The report, and a picture of the images that the students saw, where they are asked for."""
     from latentdc.report import save_grid, write_report
 
+    if out is None:
+        return
     write_report(found, out)
     save_grid(out / "grid.png", images.x, images.owner, class_names)

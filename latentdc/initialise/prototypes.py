@@ -77,7 +77,7 @@ class Modes:
 
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
-        return _started(request, "modes", self.centres, "towards", strength=self.strength)
+        return _started(request, "modes", self.centres, "towards", self.strength)
 
 
 def _check(centres: str) -> None:
@@ -86,7 +86,7 @@ def _check(centres: str) -> None:
 
 
 @torch.no_grad()
-def _started(request: Request, kind: str, centres: str, way: str, **settings: float) -> Latents:
+def _started(request: Request, kind: str, centres: str, way: str, *strength: float) -> Latents:
     """Latents of all rows that the decoder makes of their centres, in the way named; keyed by class."""
     decoder: Any = request.decoder
     make: Callable[..., Latents] | None = getattr(decoder, way, None)
@@ -107,7 +107,7 @@ def _started(request: Request, kind: str, centres: str, way: str, **settings: fl
         clean = points.view(-1, *decoder.latent_shapes["z"]).to(request.device)
         owner, rng = torch.full((len(clean),), cls, device=request.device), stream(request.seed, kind, index=cls)
         try:
-            found.append(make(clean, owner, rng, **settings))
+            found.append(make(clean, owner, rng, *strength))
         except ValueError as error:  # portable classes cannot know our errors
             raise InputError(f'init = "{kind}": {error}.') from error
     return {name: torch.cat([part[name].cpu() for part in found]) for name in found[0]}
