@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ __all__ = [
     "plot_bytes",
     "read_report",
     "save_grid",
+    "storage_table",
     "table",
     "tables",
     "update_tables",
@@ -27,8 +29,8 @@ __all__ = [
 ]
 
 FILE = "report.json"
-_BEGIN = re.compile(r"<!-- reports:begin(?: (?P<pattern>\S+))? -->")
-_END = "<!-- reports:end -->"
+_BEGIN = re.compile(r"<!-- (?P<what>reports|storage):begin(?: (?P<pattern>\S+))? -->")
+_END = "<!-- {}:end -->"
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
@@ -123,14 +125,35 @@ def tables(reports_dir: str | Path, pattern: str = "*") -> str:
         reports_dir: searched for ``**/report.json``.
         pattern: only reports whose folder, relative to ``reports_dir``, matches (as in ``fnmatch``).
     """
-    root = Path(reports_dir)
     groups: dict[tuple[str, str, str], list[tuple[str, Report]]] = {}
-    for file in sorted(root.rglob(FILE)):
-        name = file.parent.relative_to(root).as_posix()
-        if fnmatch.fnmatch(name, pattern):
-            report = read_report(file)
-            groups.setdefault((report.data, report.split, str(report.protocol["name"])), []).append((name, report))
+    for name, report in _found(reports_dir, pattern):
+        groups.setdefault((report.data, report.split, str(report.protocol["name"])), []).append((name, report))
     return "\n".join(_group(*key, reports) for key, reports in sorted(groups.items()))
+
+
+def storage_table(reports_dir: str | Path, pattern: str = "*") -> str:
+    """What every bundle of the reports costs in bytes, all classes together, as a Markdown table of four sums.
+
+    Args:
+        reports_dir: searched for ``**/report.json``.
+        pattern: only reports whose folder, relative to ``reports_dir``, matches (as in ``fnmatch``).
+    """
+    found = {report.source: report.bytes for _, report in _found(reports_dir, pattern) if "latents" in report.bytes}
+    lines = ["| bundle | latents | + scales, labels | + private decoder | + public decoder | same images, uint8 |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for name, size in sorted(found.items(), key=lambda each: (each[1]["latents"], each[0])):
+        sums = [size["latents"], size.get("scales", 0) + size.get("labels", 0)]
+        sums += [size.get("private_decoder", 0), size.get("public_decoder", 0)]
+        cells = [*itertools.accumulate(sums), size.get("pixels_uint8", 0)]
+        lines.append(f"| {name} | " + " | ".join(f"{value:,}" for value in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _found(reports_dir: str | Path, pattern: str) -> list[tuple[str, Report]]:
+    """Reports and their names, the folder relative to ``reports_dir``, in the order of the names."""
+    root = Path(reports_dir)
+    names = {file.parent.relative_to(root).as_posix(): file for file in sorted(root.rglob(FILE))}
+    return [(name, read_report(file)) for name, file in names.items() if fnmatch.fnmatch(name, pattern)]
 
 
 def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Report]]) -> str:
@@ -168,7 +191,7 @@ def update_tables(path_md: str | Path, reports_dir: str | Path) -> bool:
     """Write the tables of committed reports between ``<!-- reports:begin -->`` and ``<!-- reports:end -->``.
 
     The first marker may name a pattern of report folders: ``<!-- reports:begin fashion-mnist/* -->``. Any number of
-    such regions is filled.
+    such regions is filled; ``storage:begin`` and ``storage:end`` ask for what the bundles cost instead.
 
     Returns:
         Whether the file changed.
@@ -180,13 +203,17 @@ def update_tables(path_md: str | Path, reports_dir: str | Path) -> bool:
     before = file.read_text(encoding="utf-8")
     after, rest = "", before
     while match := _BEGIN.search(rest):
-        end = rest.find(_END, match.end())
+        closing = _END.format(match["what"])
+        end = rest.find(closing, match.end())
         if end < 0:
-            raise InputError(f"{file}: a reports:begin marker has no {_END} after it; add it where the tables end")
-        after += rest[: match.end()] + "\n" + tables(reports_dir, match["pattern"] or "*") + _END
-        rest = rest[end + len(_END) :]
+            raise InputError(f"{file}: {match[0]} has no {closing} after it; add it where the tables end")
+        made = (tables if match["what"] == "reports" else storage_table)(reports_dir, match["pattern"] or "*")
+        after += rest[: match.end()] + "\n" + made + closing
+        rest = rest[end + len(closing) :]
     if not after:
-        raise InputError(f"{file}: no place for tables; add the lines <!-- reports:begin --> and {_END}")
+        raise InputError(
+            f"{file}: no place for tables; add the lines <!-- reports:begin --> and {_END.format('reports')}"
+        )
     after += rest
     if after != before:
         file.write_text(after, encoding="utf-8")

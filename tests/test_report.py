@@ -149,11 +149,32 @@ def test_regions_choose_reports(report: Report, tmp_path: Path) -> None:
     assert "**one**" in second
 
 
-@pytest.mark.parametrize("text", ["nothing\n", "<!-- reports:begin -->\n"])
+def test_storage_adds_up_line_by_line(report: Report, tmp_path: Path) -> None:
+    size = {"latents": 7680, "scales": 40, "labels": 40, "private_decoder": 1000, "public_decoder": 0}
+    for name, source in (
+        ("a/small", "small"),
+        ("a/small-again", "small"),
+        ("a/folder", "folder"),
+        ("b/other", "other"),
+    ):
+        costs = {} if source == "folder" else {**size, "pixels_uint8": 376_320}
+        write_report(dataclasses.replace(report, source=source, bytes=costs), tmp_path / "reports" / name)
+    file = tmp_path / "README.md"
+    file.write_text("<!-- storage:begin a/* -->\n<!-- storage:end -->\n")
+    assert update_tables(file, tmp_path / "reports")
+    *_, line, end = file.read_text().splitlines()
+    assert line == "| small | 7,680 | 7,760 | 8,760 | 8,760 | 376,320 |", (
+        "one line a bundle, and none for image folders"
+    )
+    assert end == "<!-- storage:end -->"
+    assert not update_tables(file, tmp_path / "reports")
+
+
+@pytest.mark.parametrize("text", ["nothing\n", "<!-- reports:begin -->\n", "<!-- storage:begin -->\n"])
 def test_regions_must_exist(text: str, tmp_path: Path) -> None:
     file = tmp_path / "README.md"
     file.write_text(text)
-    with pytest.raises(InputError, match="reports:end"):
+    with pytest.raises(InputError, match="storage:end" if "storage" in text else "reports:end"):
         update_tables(file, tmp_path)
 
 
