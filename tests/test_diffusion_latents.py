@@ -14,6 +14,7 @@ from latentdc.decoders.components import load_component
 from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.errors import InputError
 from latentdc.initialise import initialise
+from latentdc.portable.autoencoder import AutoencoderDecoder
 from latentdc.seeding import global_seed, stream
 
 OWNER = torch.arange(3).repeat(8)
@@ -93,6 +94,24 @@ def test_clean_latents_are_the_autoencoders() -> None:
     assert KL["shift_factor"]
     torch.testing.assert_close(decoder.clean(x), encoder.encode(x)["z"])
     assert torch.equal(made().clean(x), 2 * x - 1)
+
+
+def test_each_channel_on_its_own_scale() -> None:
+    """Inside a diffusion model as on its own: an autoencoder's means and deviations, both ways."""
+    told = {**KL, "latents_mean": [-1.0, 3.0], "latents_std": [2.0, 0.5]}
+    plain = made(dit=True)
+    config = {**plain.config, "autoencoder_config": told}
+    with global_seed(0, "diffusion-latents"):
+        decoder = DiffusionDecoder(**{name: value for name, value in config.items() if name[0] != "_"})
+    decoder.load_state_dict(plain.state_dict())
+    alone = AutoencoderDecoder("AutoencoderKL", told, [1, 8, 8])
+    alone.autoencoder = decoder.autoencoder
+    h = torch.randn(3, 2, 4, 4, generator=stream(0, "h"))
+    torch.testing.assert_close(decoder._image(h), alone({"z": h}, OWNER[:3]))
+    torch.testing.assert_close(decoder.clean(images()), alone.encode(images())["z"])
+    wrong = {**config, "autoencoder_config": {**KL, "latents_std": [1.0, 2.0, 3.0]}}
+    with pytest.raises(ValueError, match=r"autoencoder_config: latents_std = \[1.0, 2.0, 3.0\] for 2 channels"):
+        DiffusionDecoder(**{name: value for name, value in wrong.items() if name[0] != "_"})
 
 
 def test_no_guidance_no_skip_on_the_way_back_and_the_classs_condition() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentdc.portable import diffusion
 from latentdc.portable.autoencoder import fit_channels
-from latentdc.portable.diffusion import PREDICTIONS, class_tables, ddim_parts, ddim_step, flow_step
+from latentdc.portable.diffusion import PREDICTIONS, class_tables, ddim_parts, ddim_step, flow_step, scaling
 
 PASSES = 2
 """Corrections of a step that is gone backwards. The first alone is DDIM inversion, the second lowers the error at any
@@ -62,6 +62,7 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
                 f'skip = "{self.skip}", eta = {self.eta}: prediction = "{self.prediction}" knows no x0 and no noise',
             ),
             (size == 5 and (num > 1 or self.skip != "none"), 'prediction = "linear": give one step, and skip = "none"'),
+            *self._uneven(),
             (self.eta < 0 or last < 1, f"eta = {self.eta}, backward_steps = {last}: give 0 or more, and 1 or more"),
             (
                 not 0 < config.start <= 1,
@@ -70,6 +71,15 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         ):
             if wrong:
                 raise ValueError(message)
+
+    def _uneven(self) -> list[tuple[bool, str]]:
+        """Statistics of the autoencoder's latents that are not one for each channel, and what to say of them."""
+        config = {} if self.autoencoder is None else self.autoencoder.config
+        channels, found = self.start_shape[0], {name: config.get(name) for name in ("latents_std", "latents_mean")}
+        return [
+            (bool(value) and len(value) != channels, f"autoencoder_config: {name} = {value} for {channels} channels")
+            for name, value in found.items()
+        ]
 
     @property
     def invertible(self) -> bool:
@@ -86,7 +96,8 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         out, config = model.encode(fitted), model.config
         coded = out.latents if "latents" in out else out.get("latent")
         raw: Tensor = out.latent_dist.mode() if "latent_dist" in out else coded
-        scaled: Tensor = (raw - (config.get("shift_factor") or 0.0)) * config.scaling_factor
+        scale, shift = scaling(config, raw)
+        scaled: Tensor = (raw - shift) * scale
         return scaled
 
     @torch.no_grad()

@@ -189,9 +189,13 @@ class DiffusionTraining(Training):
         prediction, plan = plan_of(_SCHEDULER, self.recipe.num_steps)
         inner: Mapping[str, Any] = {}
         if self.autoencoder is not None:
-            config = dict(self.autoencoder.config["model_config"])
-            scaled = {"scaling_factor": self.autoencoder.latent_scale, "shift_factor": self.autoencoder.latent_shift}
-            inner = {"autoencoder_class": self.autoencoder.config["model_class"], "autoencoder_config": config | scaled}
+            known = self.autoencoder.config
+            config = dict(known["model_config"])
+            if known["latent_scale"] is not None:  # in place of what the model's own configuration says
+                config |= {"scaling_factor": known["latent_scale"], "latents_std": None}
+            if known["latent_shift"] is not None:
+                config |= {"shift_factor": known["latent_shift"], "latents_mean": None}
+            inner = {"autoencoder_class": known["model_class"], "autoencoder_config": config}
         decoder: Any = DiffusionDecoder(
             "UNet2DModel",
             self.unet_config,

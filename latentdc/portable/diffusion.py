@@ -31,9 +31,8 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         x0 = (h - √(1-ᾱ) ε) / √ᾱ,  h' = √ᾱ' x0 + √(1-ᾱ'-s²) ε + s n      or      h' = h + (σ' - σ) v
 
     with s = eta · √((1-ᾱ')/(1-ᾱ) · (1-ᾱ/ᾱ')); a one-step model is h = α z, h' = γ out(h / β) + δ h. *Skip from z*:
-    ``"state"`` is the paper's, h' ← (1-λ) h' + λ z with λ = (k-i)/k; ``"x0"`` the authors' code's,
-    x0 ← (1-λ) x0 + λ z with λ = (k-1-i)/(k-1). *Truncation*: in all but the last steps the network's output counts as
-    a constant; only the step's formula in h is differentiated there, so the result is not the decoder's derivative.
+    ``"state"`` is the paper's, h' ← (1-λ) h' + λ z with λ = (k-i)/k; ``"x0"`` the authors' code's, x0 ← (1-λ) x0 + λ z
+    with λ = (k-1-i)/(k-1). *Truncation*: the network's output is a constant in all but the last steps, which biases.
 
     Args:
         denoiser_class, denoiser_config: ``UNet2DModel`` or ``DiTTransformer2DModel``, and its ``config.json``.
@@ -48,16 +47,14 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         skip: ``"none"``, ``"state"`` or ``"x0"`` (DDIM only).
         backward_steps: how many of the last steps are differentiated whole; None for all.
         recompute: recompute each step and the autoencoder in the backward pass: one is held in memory at a time.
-        eta, noise_seed: DDIM's η; a row's noise n is its own z, reordered and with other signs as seed and step say:
-            standard normal where z is, the same at every decoding, another for each row.
+        eta, noise_seed: DDIM's η; a row's noise n is its own z, reordered and with other signs as seed and step say.
         start: share of the plan that is run: 0.7 leaves out three of ten steps, and z has the noise they would leave.
 
     Raises:
         ValueError: an unknown class or name, or settings that do not fit each other.
 
-    *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12 and 16; Ho & Salimans 2022, arXiv 2207.12598;
-    Moser et al. 2024, arXiv 2403.03881. *Differs from the authors' code* (the last): z is what is learned; theirs
-    learns a clean latent, noised afresh at every decoding and mixed in quantised form.
+    *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12, 16; Ho & Salimans 2022, arXiv 2207.12598; Moser et al. 2024,
+    arXiv 2403.03881. *Differs from the last's code*: z is learned; there a clean latent, noised anew, mixed quantised.
     """
 
     config_name: Any = "config.json"
@@ -103,9 +100,8 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         self.first = len(self.plan) - max(1, round(start * len(self.plan)))
         self.first_learned = 0 if backward_steps is None else max(0, len(self.plan) - backward_steps)
         self.denoiser = receptive(getattr(diffusers, denoiser_class).from_config(dict(denoiser_config)))
-        self.autoencoder = None
-        if autoencoder_class is not None:
-            self.autoencoder = getattr(diffusers, autoencoder_class).from_config(dict(autoencoder_config or {}))
+        coder = autoencoder_class and getattr(diffusers, autoencoder_class)
+        self.autoencoder = coder and coder.from_config(dict(autoencoder_config or {}))
         self.start_shape = self._start_shape()
         self.class_ids = None if num_classes is None else list(range(num_classes) if class_ids is None else class_ids)
         self.check()
@@ -147,9 +143,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def prior(self, owner: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Standard normal noise for each entry of ``owner`` ``(n,)``, after the steps that ``start`` leaves out.
-
-        ``c`` is the class's own embedding, not a draw.
+        """Standard normal noise for ``owner`` ``(n,)`` after the steps that ``start`` leaves out; ``c`` is no draw.
 
         Raises:
             ValueError: ``c`` is learned, but the blocks of a DiT embed a class differently.
@@ -214,8 +208,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         dtype = torch.int64 if isinstance(time, int) else torch.float32
         times = torch.full((len(h),), time, dtype=dtype, device=h.device)
         if label is None or g == 1:
-            whole: Tensor = self.denoiser(h, times, class_labels=label).sample
-            return whole[:, : h.shape[1]]
+            return self.denoiser(h, times, class_labels=label).sample[:, : h.shape[1]]  # type: ignore[no-any-return]
         null = torch.full((len(h),), int(self.null_class or 0), device=h.device)
         if label.is_floating_point():
             null = class_tables(self.denoiser)[0](null).to(label.dtype)
@@ -227,10 +220,17 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
         if self.autoencoder is not None:
             config = self.autoencoder.config
             exact = {"force_not_quantize": True} if "num_vq_embeddings" in config else {}
-            raw = h / config.scaling_factor + (config.get("shift_factor") or 0.0)
-            h = self.autoencoder.decode(raw, return_dict=False, **exact)[0]
+            scale, shift = scaling(config, h)
+            h = self.autoencoder.decode(h / scale + shift, return_dict=False, **exact)[0]
         x = h / 2 + 0.5
         return x.expand(-1, self.shape[0], -1, -1) if x.shape[1] <= self.shape[0] else x.mean(1, keepdim=True)
+
+
+def scaling(config: Any, like: Tensor) -> tuple[Any, Any]:
+    """Scale and shift of an autoencoder's latents, for each channel where it knows their deviation and mean."""
+    std, mean = config.get("latents_std"), config.get("latents_mean")
+    scale = config.scaling_factor / (like.new_tensor(std)[:, None, None] if std else 1.0)
+    return scale, like.new_tensor(mean)[:, None, None] if mean else (config.get("shift_factor") or 0.0)
 
 
 class RowEmbedding(nn.Embedding):
