@@ -8,6 +8,7 @@ import pytest
 from tiny_parts import write_bundle
 
 from latentdc.bundle import load_bundle
+from latentdc.bundle.storage import Storage
 
 
 @pytest.fixture
@@ -31,6 +32,12 @@ def test_storage_lines(tmp_path: Path, storage: str, latents: int, scales: int) 
     text = "\n".join(lines.lines())
     for part in ("latents", "+ labels", "+ private decoder", "+ public decoder", "6,500 bytes", "1,536 bytes"):
         assert part in text
+
+
+def test_a_set_larger_than_its_images_is_no_compression() -> None:
+    lines = Storage(num_classes=1, latents=400_000, scales=0, labels=0, pixels_uint8=7_840, raw_set=800_000).lines()
+    assert lines[-2].endswith("7,840 bytes = 0.02 x latents and labels")
+    assert lines[-1].endswith("800,000 bytes = 2.0 x latents and labels")
 
 
 def test_a_public_decoder_is_a_line_of_its_own(tmp_path: Path, bundle: Path) -> None:

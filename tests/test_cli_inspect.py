@@ -107,6 +107,9 @@ def test_where_a_folder_came_from(tmp_path: Path) -> None:
     shipped = run("inspect", "fashion-mnist-gan")
     assert "shipped with latentdc as fashion-mnist-gan; trained on 54000 images of fashion-mnist" in shipped
     assert "samples.png" in shipped
+    assert "class names  T-shirt/top, Trouser, " in shipped
+    assert "recipe       z dim 16, " in shipped
+    assert not set("{}[]'") & set(shipped)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -114,7 +117,8 @@ def test_a_bundle_of_every_decoder(name: str, tmp_path: Path) -> None:
     decoder = tiny_decoder(name)
     own = OWN if name == "module" else ()
     bank = tiny_bank(decoder).quantise("int8")
-    save_bundle(tmp_path / "b", bank=bank, decoder=decoder, spec=SPEC, provenance={"recipe": "dm", "steps": 3})
+    made: dict[str, Any] = {"recipe": "dm", "steps": 3, "start": {"kind": "real", "psnr_db": 12.34}}
+    save_bundle(tmp_path / "b", bank=bank, decoder=decoder, spec=SPEC, provenance=made)
     facts = json.loads(run("inspect", tmp_path / "b", "--json", *own))
     assert SAID[model_of(decoder)] in facts["decoder_facts"]["what"]
     assert facts["latents"] == {key: list(shape) for key, shape in decoder.latent_shapes.items()}
@@ -123,6 +127,7 @@ def test_a_bundle_of_every_decoder(name: str, tmp_path: Path) -> None:
     assert f"as int8, {numbers:,} bytes a latent" in text
     assert f"{type(decoder).__name__}: {facts['decoder_facts']['what']}; private to this bundle" in text
     assert "recipe                dm" in text
+    assert "start                 real, 12.3 dB from the real images" in text
     assert (tmp_path / "g.png").is_file()
 
 

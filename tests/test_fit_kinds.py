@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,14 @@ def test_autoencoder_loss_is_its_formula(store: ClassStore) -> None:
     assert losses.divergence == pytest.approx(float(posterior.kl().mean()), rel=1e-5)
 
 
-def test_diffusion_in_latents_carries_its_autoencoder(store: ClassStore, vae: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [{}, {"latents_mean": [-1.0, 3.0], "latents_std": [2.0, 0.5]}])
+def test_diffusion_in_latents_carries_its_autoencoder(
+    store: ClassStore, vae: Path, tmp_path: Path, told: dict[str, list[float]]
+) -> None:
+    vae = shutil.copytree(vae, tmp_path / "vae", ignore=shutil.ignore_patterns("card.json"))
+    config = json.loads((vae / "config.json").read_text())
+    config["model_config"] |= told
+    (vae / "config.json").write_text(json.dumps(config))
     recipe = DiffusionRecipe(str(vae), channels=(8,), layers=1, num_steps=3, batch_size=8)
     out = fit(store, recipe, out=tmp_path / "d", steps=2, **QUIET)
     inner: Any = load_decoder(vae)

@@ -36,6 +36,12 @@ def test_a_gpu_makes_what_a_cpu_makes(store: ClassStore, tmp_path: Path) -> None
     assert float((z - other).abs().max()) < 1e-2 * float(z.abs().max())
 
 
+@pytest.mark.parametrize("penalties", [[], [{"kind": "pairwise"}]])
+def test_starts_at_real_images_on_a_gpu(store: ClassStore, tmp_path: Path, penalties: list[dict[str, str]]) -> None:
+    changes = {"init.kind": "inversion", "init.steps": 3, "objective.penalties": penalties}
+    assert condense(store, tmp_path / "start", "cuda", **changes).bundle.provenance["start"]["num_rows"] == 10
+
+
 def test_bf16_and_students_on_a_gpu(store: ClassStore, tmp_path: Path) -> None:
     made = condense(store, tmp_path / "bf16", "cuda", precision="bf16")
     report = evaluate(

@@ -56,6 +56,13 @@ def test_latent_medoids_are_real_images(tiny_store: ClassStore) -> None:
     assert packed.num_rows == 6
 
 
+def test_real_images_and_decoder_are_on_the_device_asked_for(tiny_store: ClassStore) -> None:
+    decoder = tiny_decoder("gan")
+    real = start_images("inversion", decoder, (1, 1, 1), seed=0, store=tiny_store, device="meta")
+    assert real is not None
+    assert {real.x.device.type, real.owner.device.type, *(p.device.type for p in decoder.parameters())} == {"meta"}
+
+
 def test_mixture_finds_separated_gaussians() -> None:
     rng = torch.Generator().manual_seed(0)
     wide = 10 + 2 * torch.randn(300, 2, generator=rng, dtype=torch.float64)

@@ -18,6 +18,7 @@ from latentdc.cli.__main__ import app
 from latentdc.data.store import ClassStore
 from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.errors import InputError, RecipeError
+from latentdc.evaluate.baselines import BASELINES, candidates
 from latentdc.evaluate.sets import subject_of
 from latentdc.initialise import initialise
 from latentdc.initialise.distribution import Statistics
@@ -128,11 +129,24 @@ def test_any_number_of_images_is_evaluated_with_its_baselines(tiny_store: ClassS
     assert few.bytes_per_class == many.bytes_per_class
     assert many.bundle is not None
     assert many.bundle.bank.counts == (9, 9, 9)
+    rows = {row.name: row.bytes_per_class for row in candidates(many, tiny_store, BASELINES, width=4)[0]}
+    assert rows["bundle"] == 2 * (64 * 4 + 4)
+    assert rows["undistilled"] == rows["encoded"] == 9 * 64 * 4 + 4, "nine latents, not a mean and a deviation"
     stored = made(tiny_store, tmp_path / "rows", "dm", "steps=0").path
     with pytest.raises(InputError, match="images_per_class = 9: only a bundle that stores a distribution draws any"):
         subject_of(stored, tiny_store, images_per_class=9)
     with pytest.raises(InputError, match="images_per_class = 0: give a multiple of 1, at least that"):
         subject_of(path, tiny_store, images_per_class=0)
+
+
+def test_settings_that_another_decoder_goes_without_are_told(
+    tiny_store: ClassStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    CondensationPipeline("pixels", device="cpu").prepare(tiny_store, "d3hr")
+    assert "reads its decoder with start = 0.62, guidance = 2.0, and the one given" in caplog.text
+    caplog.clear()
+    CondensationPipeline("pixels", device="cpu").prepare(tiny_store, "dm-gan")
+    assert not caplog.text
 
 
 def test_any_recipe_may_keep_its_start(tiny_store: ClassStore, tmp_path: Path) -> None:

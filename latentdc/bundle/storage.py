@@ -86,7 +86,9 @@ class Storage:
         for name, value in (("same images, uint8", self.pixels_uint8), ("raw training set", self.raw_set)):
             if value:
                 times = "x all that is learned" if self.shared else "x latents and labels"
-                rows.append(f"{name:<22}{value:>15,} bytes = {value / self.payload:,.1f} {times}")
+                ratio = value / self.payload
+                shown = f"{ratio:,.1f}" if ratio >= 1 else f"{ratio:.2g}"
+                rows.append(f"{name:<22}{value:>15,} bytes = {shown} {times}")
         return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -18,6 +19,13 @@ _WHAT = {
     "memory": "a linear memory of bases, stored with the set",
     "frequency": "frequencies that a mask keeps, stored with the set",
 }
+
+
+_SAID = (
+    *("kind", "image_shape", "num_classes", "latent_shapes", "latents", "parameters", "space", "generator"),
+    *("source", "layout", "train_images", "steps", "seconds", "seed", "sha256"),
+)
+"""Entries of a card that the lines about the decoder and where it came from have said, and checksums."""
 
 
 def shape_text(sides: Sequence[int]) -> str:
@@ -113,6 +121,20 @@ def origin(folder: Path, card: Mapping[str, Any]) -> str:
         file = folder / INDEX if (folder / INDEX).is_file() else folder / "config.json"
         return f"{ship}a folder of diffusers, a {read_json(file).get('_class_name')}"
     return f"{ship}not told by the folder"
+
+
+def card_lines(card: Mapping[str, Any]) -> list[str]:
+    """What a decoder's card says beyond ``decoder_lines`` and ``origin``, for a reader."""
+    return [f"{name.replace('_', ' '):<12} {_words(value)}" for name, value in card.items() if name not in _SAID]
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_words(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        commas = any(isinstance(each, str) for each in value)
+        return (", " if commas else " ").join(map(str, value)) or "none"
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _spaces(decoder: Any) -> dict[str, dict[str, Any]]:

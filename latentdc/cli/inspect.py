@@ -139,6 +139,7 @@ def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], lis
         f"images                {shape_text(spec.image_shape)}",
         *bundle.storage.lines(),
         *(f"{name:<22}{value}" for name, value in made.items() if "\n" not in str(value)),
+        *_start(bundle.provenance.get("start")),
         *_pointed(folder, 22),
     ]
 
@@ -150,6 +151,14 @@ def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], lis
     return facts, lines, images
 
 
+def _start(start: Any) -> list[str]:
+    """Where the rows started, and how near decoding it came to the real images where these are known."""
+    if not isinstance(start, dict) or "kind" not in start:
+        return []
+    error = f", {start['psnr_db']:.1f} dB from the real images" if "psnr_db" in start else ""
+    return [f"{'start':<22}{start['kind']}{error}"]
+
+
 def _stored(bank: Any) -> str:
     """What one row costs, or that rows cost nothing."""
     payload = bank.payload_bytes()
@@ -159,7 +168,7 @@ def _stored(bank: Any) -> str:
 
 
 def _decoder(path: str, classes: list[type[Any]]) -> tuple[dict[str, Any], list[str], Images]:
-    from latentdc.cli.explain import decoder_facts, decoder_lines, origin
+    from latentdc.cli.explain import card_lines, decoder_facts, decoder_lines, origin
     from latentdc.decoders.reference import load_decoder, read_card
     from latentdc.resources import shipped
 
@@ -168,11 +177,10 @@ def _decoder(path: str, classes: list[type[Any]]) -> tuple[dict[str, Any], list[
     card = read_card(folder)
     inside = decoder_facts(decoder)
     facts = {"kind": "decoder", **inside, "origin": origin(folder, card), "card": card, "picture": _picture(folder)}
-    known = {name: value for name, value in card.items() if name not in ("sha256", "image_shape", "num_classes")}
     lines = [
         *decoder_lines(inside),
         f"origin       {facts['origin']}",
-        *(f"{name:<12} {value}" for name, value in known.items()),
+        *card_lines(card),
         *_pointed(folder, 13),
     ]
 

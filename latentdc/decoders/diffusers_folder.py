@@ -150,8 +150,8 @@ def _class_ids(index: Mapping[str, Any], known: int, spec: DataSpec) -> list[int
         return list(range(known))
     raise InputError(
         f'the model has {known} classes, the data "{spec.name}" has {spec.num_classes}, and names do not tell which is '
-        "which. Load it with load_diffusers_folder(folder, spec, class_ids=[...]), save_pretrained it to a folder, and "
-        "give that."
+        "which. Give the model's number of each of the data's classes, in their order: --set 'decoder.class_ids=[…]', "
+        'or load_decoder(folder, spec, settings={"class_ids": […]}) in Python.'
     )
 
 

@@ -89,7 +89,8 @@ def load_decoder(
     known = {kind.__name__: kind for kind in (*DECODERS.values(), *classes) if issubclass(kind, ModelMixin)}
     if name not in known:
         raise InputError(
-            f"{folder}: {unknown('decoder class', name, known)} Load it with its own class and pass the module."
+            f"{folder}: {unknown('decoder class', name, known)} Where you trust its code, give the class: --own "
+            "package.module:Class, or load_decoder(folder, classes=[…]) in Python."
         )
     decoder = load_component(known[name], folder, own=classes)
     decoder.requires_grad_(False)
@@ -195,10 +196,15 @@ def locate(decoder: str | Path | None, spec: DataSpec, *, space: str | None = No
         return _folder(wanted)
     found = default_decoder(spec, kind, space=space)
     if found is None:
+        ways = (
+            f"Train one on your data with `latentdc fit {kind}` and name its folder: --set decoder.kind=FOLDER."
+            if kind
+            else _WAYS
+        )
         raise InputError(
             f'no shipped decoder{f" of kind {kind}" if kind else ""} fits the data "{spec.name}" with images '
             f"{_text(spec.image_shape)} and {spec.num_classes} classes (shipped: "
-            f"{', '.join(shipped('checkpoints')) or 'none'}). {_WAYS}"
+            f"{', '.join(shipped('checkpoints')) or 'none'}). {ways}"
         )
     return found
 

@@ -140,7 +140,7 @@ def candidates(
                 notes.append(f"{name} left out: {why}")
             else:
                 assert subject.bundle is not None
-                rows.append(_decoder_row(name, subject.bundle, real, images.counts, same))
+                rows.append(_decoder_row(name, subject, subject.bundle, real))
             continue
         for basis, counts in budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
@@ -181,15 +181,25 @@ def _without(name: str, subject: Subject, real: ClassStore) -> str:
     return ""
 
 
-def _decoder_row(
-    name: str, bundle: Bundle, real: ClassStore, counts: tuple[int, ...], same: tuple[float, float]
-) -> Candidate:
-    """A row of what the bundle's decoder makes undistilled; equal in number and in bytes."""
+def _decoder_row(name: str, subject: Subject, bundle: Bundle, real: ClassStore) -> Candidate:
+    """A row of what the bundle's decoder makes undistilled; equal in number."""
+    counts, stored, size = subject.images.counts, subject.stored_per_class, _rows_bytes_per_class(bundle)
     key = _decoder_key(bundle)
     if name == "undistilled":
-        return Candidate(name, "equal-images", counts, *same, key, lambda seed: undistilled(bundle, seed))
+        return Candidate(name, "equal-images", counts, stored, size, key, lambda seed: undistilled(bundle, seed))
     key = f"{real.spec.fingerprint}/{key}"
-    return Candidate(name, "equal-images", counts, *same, key, lambda seed: encoded(bundle, real, seed))
+    return Candidate(name, "equal-images", counts, stored, size, key, lambda seed: encoded(bundle, real, seed))
+
+
+def _rows_bytes_per_class(bundle: Bundle) -> float:
+    """Bytes of a class of hard-labelled rows, as many as the bundle has, in its storage; also where it has none.
+
+    A distribution stores no rows, so that its own bytes are not those of as many latents.
+    """
+    bank = bundle.bank
+    blank = {name: torch.zeros(bank.num_rows, *shape) for name, shape in bank.shapes.items()}
+    payload = LatentBank.of(blank, bank.counts).quantise(bank.storage).payload_bytes()
+    return (sum(payload.values()) + bundle.storage.shared) / bank.num_classes
 
 
 def _decoder_key(bundle: Bundle) -> str:

@@ -73,13 +73,16 @@ def start_images(
     store: ClassStore | None = None,
     net: Network | None = None,
     formation: Formation | None = None,
+    device: torch.device | str = "cpu",
 ) -> Batch | None:
     """The real images that ``initialise`` with the same arguments starts each row from, or None where there are none.
+
+    They are on the device, where decoder and network are moved, as ``initialise`` does.
 
     Raises:
         InputError: as ``initialise``.
     """
-    start, request = _asked(kind, decoder, counts, seed, store, net, formation, "cpu", False)
+    start, request = _asked(kind, decoder, counts, seed, store, net, formation, device, False)
     images: Callable[[Request], Batch] | None = getattr(start, "images", None)
     return None if images is None else images(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
 from latentdc.hub import fetch, repository_of
 from latentdc.pipelines.run import CondensationOutput, Run
-from latentdc.recipe import Built, Part, as_sketched, build, dry_run, load_recipe
+from latentdc.recipe import Built, Part, as_sketched, build, dry_run, forgone, load_recipe
 from latentdc.resources import shipped
 from latentdc.sketch import Sketch
 
 __all__ = ["CondensationOutput", "CondensationPipeline"]
 
+_log = logging.getLogger(__name__)
 _PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 
@@ -162,6 +164,8 @@ class CondensationPipeline:
             changes["decoder"] = str(self.decoder) if named else type(self.decoder).__name__
         changes = {name: value for name, value in changes.items() if value is not None}
         resolved = load_recipe(recipe, settings=settings, overrides=changes)
+        if "decoder" in changes and (lost := forgone(load_recipe(recipe), resolved)):
+            _log.warning("%s", lost)
         if sketch is not None:
             asked = {name.partition("=")[0].strip() for name in (*changes, *settings)}
             resolved = as_sketched(resolved, sketch, asked)

@@ -125,7 +125,7 @@ class Run:
             built.decoder,
             began,
             built.objective,
-            with_start(built, source, self.store),
+            with_start(built, source, self.store, device=self.device),
             steps=recipe.steps,
             optim=recipe.optim,
             seed=recipe.seed,
@@ -167,7 +167,7 @@ class Run:
 
     def _start_images(self, bank: AnyBank) -> tuple[Batch, Tensor] | None:
         """The real images that the rows start from and what the rows decode to; before anything is learned."""
-        real = start_batch(self.built, self.store)
+        real = start_batch(self.built, self.store, device=self.device)
         return None if real is None else (real, decode(self.built.decoder, bank).x.cpu())
 
     def _start_report(self, started: tuple[Batch, Tensor] | None, bank: AnyBank) -> dict[str, Any]:

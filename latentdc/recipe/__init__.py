@@ -2,7 +2,7 @@
 
 from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch, with_start
 from latentdc.recipe.credit import citations, cite, references
-from latentdc.recipe.decoder import decoder_text
+from latentdc.recipe.decoder import decoder_text, forgone
 from latentdc.recipe.estimate import dry_run
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
@@ -20,6 +20,7 @@ __all__ = [
     "cite",
     "decoder_text",
     "dry_run",
+    "forgone",
     "identity",
     "load_recipe",
     "make_bank",

@@ -187,14 +187,14 @@ def make_bank(
     )
 
 
-def with_start(built: Built, source: Source, store: ClassStore) -> Source:
+def with_start(built: Built, source: Source, store: ClassStore, *, device: torch.device | str = "cpu") -> Source:
     """The source, with the real images that the rows of ``make_bank`` start from if the objective looks at them.
 
     A formation takes apart what it packed: each of a row's images has its own.
     """
     if not built.objective.needs_start:
         return source
-    start = start_batch(built, store)
+    start = start_batch(built, store, device=device)
     assert start is not None, "build refuses a start without images"
     if built.formation is None:
         return Started(source, start.x)
@@ -202,8 +202,8 @@ def with_start(built: Built, source: Source, store: ClassStore) -> Source:
         return Started(source, built.formation(start.x), built.formation.expands)
 
 
-def start_batch(built: Built, store: ClassStore) -> Batch | None:
-    """The real images that the rows of ``make_bank`` start from, or None where there are none."""
+def start_batch(built: Built, store: ClassStore, *, device: torch.device | str = "cpu") -> Batch | None:
+    """The real images that the rows of ``make_bank`` on the same device start from, or None where there are none."""
     return start_images(
         make_part("init", built.recipe.init),
         built.decoder,
@@ -212,6 +212,7 @@ def start_batch(built: Built, store: ClassStore) -> Batch | None:
         store=store,
         net=_start_network(built),
         formation=built.formation,
+        device=device,
     )
 
 

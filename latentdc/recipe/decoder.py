@@ -54,6 +54,22 @@ def with_decoder(
     return decoder, replace(recipe, decoder=Part(name, settings) if settings else name)
 
 
+def forgone(before: Recipe, after: Recipe) -> str:
+    """What a recipe set of its pretrained decoder and one that took its place was not given, in a line; or nothing."""
+    was, now = before.decoder, after.decoder
+    if isinstance(was, str) or is_stored(was.kind):
+        return ""
+    told = {} if isinstance(now, str) else now.options
+    lost = {name: value for name, value in was.options.items() if name not in told}
+    if not lost:
+        return ""
+    settings = ", ".join(f"{name} = {json.dumps(value)}" for name, value in lost.items())
+    return (
+        f'the recipe "{before.name}" reads its decoder with {settings}, and the one given in its place is read '
+        "without: to keep these settings, name it with --set decoder.kind=…"
+    )
+
+
 def decoder_text(decoder: str | Part) -> str:
     """A recipe's decoder in a line: its name, and the settings of a pretrained one.
 

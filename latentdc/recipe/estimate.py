@@ -51,9 +51,9 @@ def dry_run(
     Returns:
         ``recipe`` (flat), ``data``, ``decoder`` (name and latents of one row), ``rows_per_class``,
         ``images_per_class`` (after the formation), ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``,
-        ``compile_seconds`` (of the networks as condensing sees them), ``condense_seconds``, ``total_seconds``,
-        ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``,
-        ``bundle_bytes``, ``disk_bytes`` (the most at any time),
+        ``compile_seconds`` (of the networks as condensing sees them), ``condense_seconds``, ``total_seconds``
+        (what the start takes is not in it), ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``,
+        ``checkpoint_bytes``, ``bundle_bytes``, ``disk_bytes`` (the most at any time),
         ``num_processes``.
     """
     device = device or device_of()
@@ -65,7 +65,7 @@ def dry_run(
             source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
         else:
             source = make_source(built, store, given=given, progress=False)
-        compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store), device)
+        compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store, device=device), device)
     shapes = built.decoder.latent_shapes
     rows = built.counts[0]
     learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
