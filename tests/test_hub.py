@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from standin_hub import Hub
+from test_diffusers_folder import kl
 from tiny_parts import SPEC, tiny_bank, tiny_decoder, write_bundle
 
 from latentdc.bundle import load_bundle, reference, requantise, save_bundle
@@ -148,6 +150,20 @@ def test_a_bundle_that_names_its_decoder_fetches_and_checks_it(named: Path, deco
     assert "not in this folder: me/gan at commit" in card
     again = requantise(named, named.parent / "again", "int8")
     assert load_bundle(again).decoder_reference == load_bundle(named).decoder_reference
+
+
+def test_a_named_autoencoder_of_diffusers_makes_the_datas_images(tmp_path: Path) -> None:
+    """Its configuration tells the size it was trained at, colour images of 8 x 8; the bundle decodes grey 16 x 16."""
+    commit = tmp_path / ("a" * 40)
+    kl().save_pretrained(commit)
+    spec = replace(SPEC, image_shape=(1, 16, 16))
+    decoder = load_decoder(commit, spec)
+    bank = tiny_bank(decoder)
+    path = save_bundle(tmp_path / "b", bank=bank, decoder=decoder, spec=spec, provenance={},
+                       decoder_reference=reference("me/kl", commit))  # fmt: skip
+    back = load_bundle(path, decoder_folder=commit)
+    assert tuple(back.decoder.image_shape) == (1, 16, 16)
+    assert torch.equal(decode(back.decoder, back.bank).x, decode(decoder, bank).x)
 
 
 def test_without_latentdc_the_decoder_is_passed(named: Path) -> None:

@@ -57,9 +57,9 @@ def load_bundle(
     index, facts = read_json(root / layout.INDEX), read_json(root / layout.PROVENANCE)
     known = {**layout.CLASSES, **{kind.__name__: kind for kind in classes}}
     bank, decoder, formation = (_component(root, name, index.get(name), known) for name in layout.COMPONENTS)
-    named = index.get("decoder_reference")
+    named, spec = index.get("decoder_reference"), _spec(root, facts)
     if decoder is None and named is not None:
-        decoder = references.resolve(named, known, folder=decoder_folder)
+        decoder = references.resolve(named, known, spec=spec, folder=decoder_folder)
     if bank is None or decoder is None:
         raise BundleError(f"{root}: {layout.INDEX} names no bank or no decoder; it was edited.")
     decoder.requires_grad_(False)
@@ -67,7 +67,7 @@ def load_bundle(
         bank=bank,
         decoder=decoder,
         formation=formation,
-        spec=_spec(root, facts),
+        spec=spec,
         provenance=facts.get("provenance", {}),
         hints=facts.get("hints", {}),
         report=read_json(root / layout.REPORT) if layout.REPORT in sums else None,

@@ -14,6 +14,7 @@ from latentdc.decoders.reference import load_decoder
 from latentdc.decoders.settings import configured
 from latentdc.errors import BundleError, InputError
 from latentdc.hub import WANTED, fetch, is_repository
+from latentdc.types import DataSpec
 
 KEYS = ("repo_id", "revision", "subfolder", "sha256")
 SETTINGS = "settings"
@@ -64,12 +65,15 @@ def checked(named: Mapping[str, Any]) -> dict[str, Any]:
     return {key: named[key] for key in (*KEYS, SETTINGS) if key in named}
 
 
-def resolve(named: Any, known: Mapping[str, type[Any]], *, folder: str | Path | None = None) -> ModelMixin:
+def resolve(
+    named: Any, known: Mapping[str, type[Any]], *, spec: DataSpec | None = None, folder: str | Path | None = None
+) -> ModelMixin:
     """The decoder a bundle names, fetched (or read from ``folder``) and checked; no code of the repository runs.
 
     Args:
         named: the bundle's ``decoder_reference``.
         known: component classes by name, beyond those that ``load_decoder`` finds.
+        spec: the data it decodes, for models of diffusers, which make images of many sizes.
         folder: a copy of the decoder on this machine; None fetches it.
 
     Raises:
@@ -89,7 +93,7 @@ def resolve(named: Any, known: Mapping[str, type[Any]], *, folder: str | Path | 
             f"sha256 is {found[:12]}…, not {wanted['sha256'][:12]}…. Its images would be others."
         )
     kind = known.get(str(read_json(where / "config.json").get("_class_name")))
-    decoder = load_decoder(where) if kind is None else load_component(kind, where, own=tuple(known.values()))
+    decoder = load_decoder(where, spec) if kind is None else load_component(kind, where, own=tuple(known.values()))
     try:
         return cast(ModelMixin, configured(decoder, wanted.get(SETTINGS, {})))
     except InputError as error:

@@ -153,7 +153,8 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
         + (f"compiling {_duration(compiling)}, " if compiling else "")
-        + f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step)",
+        + f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step); what the start "
+        "takes is not counted",
         f"memory    {facts['peak_memory_bytes'] / 2**20:,.0f} MiB in this process",
         f"disk      {facts['disk_bytes'] / 2**20:,.1f} MiB at most, with sketch and checkpoints",
     )

@@ -34,7 +34,7 @@ A `{kind}` for latentdc: latents {latents} decode to images {shape}. The weights
 ```python
 from latentdc import CondensationPipeline
 
-pipe = CondensationPipeline.from_pretrained("owner/name")   # this repository; add @revision to pin a commit
+pipe = CondensationPipeline.from_pretrained("{repository}")   # add @revision to pin a commit
 ```
 
 {facts}
@@ -200,7 +200,8 @@ def _readme(repo_id: str, decoder: Any, card: dict[str, Any]) -> str:
     plain = {name: value for name, value in card.items() if isinstance(value, (str, int, float))}
     licence = plain.get("license")
     return _README.format(
-        license=f"license: {licence}\n" if licence else "",
+        license=f"license: {json.dumps(licence)}\n" if licence else "",
+        repository=repo_id,
         name=repo_id.split("/")[-1],
         kind=type(decoder).__name__,
         latents=", ".join(f"{name} {tuple(shape)}" for name, shape in decoder.latent_shapes.items()),

@@ -53,7 +53,7 @@ class DiffusionDecoder(ModelMixin, ConfigMixin):
     Raises:
         ValueError: an unknown class or name, or settings that do not fit each other.
 
-    *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12, 16; Ho & Salimans 2022, arXiv 2207.12598; Moser et al. 2024,
+    *Reference:* Song et al. 2021, arXiv 2010.02502, eq. 12; Ho & Salimans 2022, arXiv 2207.12598; Moser et al. 2024,
     arXiv 2403.03881. *Differs from the last's code*: z is learned; there a clean latent, noised anew, mixed quantised.
     """
 
