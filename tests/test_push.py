@@ -91,6 +91,7 @@ def test_the_command(hub: Hub, bundle: Path, tmp_path: Path) -> None:
 def test_refusals(hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, said in (
         ([tmp_path, "me/x"], "neither a bundle (no model_index.json) nor a decoder"),
+        ([tmp_path / "nowhere", "me/x"], "nowhere: no such folder; give that of a bundle or a decoder"),
         ([tmp_path, "me/x", "--dataset"], "no data set to upload; give a bundle, or what `latentdc decode` wrote"),
         ([bundle, "me/x", "--images-per-class", 1], "a bundle is uploaded whole; it belongs to --dataset"),
         ([bundle, "a/b/c", "--dataset"], '"a/b/c": the Hub did not take it'),

@@ -77,7 +77,10 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         config = {} if self.autoencoder is None else self.autoencoder.config
         channels, found = self.start_shape[0], {name: config.get(name) for name in ("latents_std", "latents_mean")}
         return [
-            (bool(value) and len(value) != channels, f"autoencoder_config: {name} = {value} for {channels} channels")
+            (
+                value is not None and len(value) not in (0, channels),
+                f"autoencoder_config: {name} = {value} for {channels} channels",
+            )
             for name, value in found.items()
         ]
 

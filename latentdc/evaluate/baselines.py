@@ -198,7 +198,7 @@ def _rows_bytes_per_class(bundle: Bundle) -> float:
     """
     bank = bundle.bank
     blank = {name: torch.zeros(bank.num_rows, *shape) for name, shape in bank.shapes.items()}
-    payload = LatentBank.of(blank, bank.counts).quantise(bank.storage).payload_bytes()
+    payload: dict[str, int] = LatentBank.of(blank, bank.counts).quantise(bank.storage).payload_bytes()
     return (sum(payload.values()) + bundle.storage.shared) / bank.num_classes
 
 

@@ -83,6 +83,8 @@ def push_to_hub(
         BundleError: a file is damaged.
     """
     root = Path(folder)
+    if not root.exists():
+        raise InputError(f"{root}: no such folder; give that of a bundle or a decoder on this machine.")
     if (root / "model_index.json").is_file():
         message = commit_message or "Upload a condensed data set"
         pipe = DatasetSynthesisPipeline.from_pretrained(root, component_classes=component_classes)
