@@ -22,6 +22,7 @@ from latentdc.bundle import save_bundle
 from latentdc.cli.__main__ import app
 from latentdc.convert.run import convert
 from latentdc.decoders import DECODERS
+from latentdc.decoders.settings import configured
 from latentdc.portable.distribution import DistributionBank
 
 OWN = ("--own", "own_generator:Generator")
@@ -90,6 +91,10 @@ def test_a_diffusion_models_steps_and_guidance(tmp_path: Path) -> None:
     assert facts["settings"] == {"learn_condition": True, "guidance": 3.0, "null_class": 3}
     assert "2 deterministic steps from time 500 to 0, guidance 3" in facts["what"]
     assert "settings     learn_condition = True, guidance = 3.0, null_class = 3" in run("inspect", tmp_path)
+    configured(tiny_decoder("diffusion-guided"), {"start": 0.5}).save_pretrained(tmp_path / "late")
+    facts = json.loads(run("inspect", tmp_path / "late", "--json"))
+    assert facts["steps"] == 1
+    assert "the last 1 of 2 deterministic steps from time 0 to 0, guidance 3" in facts["what"]
 
 
 def test_where_a_folder_came_from(tmp_path: Path) -> None:

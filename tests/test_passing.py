@@ -39,12 +39,18 @@ def test_lossless_images_come_back(tiny_store: ClassStore) -> None:
     assert torch.equal(reconstructions(pixels, tiny_store.images, tiny_store.labels), tiny_store.images)
 
 
-def test_reconstructions_do_not_depend_on_their_chunk(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_do_not_depend_on_their_chunk(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = tiny_autoencoder("AutoencoderKL").eval()
-    whole = reconstructions(decoder, tiny_store.images, tiny_store.labels)
-    monkeypatch.setattr("latentdc.passing._CHUNK", 7)
-    parts = reconstructions(decoder, tiny_store.images, tiny_store.labels)
-    assert (whole.int() - parts.int()).abs().max() <= 1
+
+    def both() -> torch.Tensor:
+        drawn = samples(decoder, tiny_store.labels, seed=0)
+        return torch.cat([reconstructions(decoder, tiny_store.images, tiny_store.labels), drawn]).int()
+
+    whole, sizes = both(), []
+    monkeypatch.setattr("latentdc.passing.images_at_once", lambda asked: 7 if asked is decoder else 0)
+    decoder.register_forward_hook(lambda _, given, __: sizes.append(len(given[1])))
+    assert (whole - both()).abs().max() <= 1
+    assert max(sizes) == 7
 
 
 def test_samples_are_repeatable(gan: Path, tiny_store: ClassStore) -> None:

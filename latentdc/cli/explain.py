@@ -64,7 +64,7 @@ def decoder_facts(decoder: Any) -> dict[str, Any]:
         "latents": {name: list(shape) for name, shape in decoder.latent_shapes.items()},
         "spaces": _spaces(decoder),
         "settings": {name: value for name, value in current_settings(decoder).items() if name != "plan"},
-        "steps": len(config["plan"]) if "plan" in config else None,
+        "steps": len(config["plan"]) - decoder.first if "plan" in config else None,
     }
 
 
@@ -77,9 +77,11 @@ def what_text(decoder: Any, model: str | None) -> str:
         inside = config["autoencoder_class"]
         where = f"in the latents of an {inside}" if inside else "in pixels"
         plan = config["plan"]
+        run = plan[decoder.first :]
+        steps = f"{len(run)}" if len(run) == len(plan) else f"the last {len(run)} of {len(plan)}"
         return (
-            f"a diffusion model ({config['denoiser_class']}, {config['prediction']}) {where}: {len(plan)} "
-            f"deterministic steps from time {plan[0][0]:g} to {plan[-1][0]:g}, guidance {config['guidance']:g}"
+            f"a diffusion model ({config['denoiser_class']}, {config['prediction']}) {where}: {steps} "
+            f"deterministic steps from time {run[0][0]:g} to {run[-1][0]:g}, guidance {config['guidance']:g}"
         )
     named = f" ({config['generator']})" if model == "module" else ""
     return _WHAT.get(str(model), "a decoder of somebody's own") + named

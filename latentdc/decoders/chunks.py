@@ -56,6 +56,11 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+def images_at_once(decoder: Any) -> int:
+    """Images to encode or decode at a time without gradient: fewer of a decoder that says it is heavy."""
+    return 64 if getattr(decoder, "heavy", False) else 256
+
+
 def bytes_per_row(decoder: Decoder, device: torch.device) -> int:
     """Most bytes of tensors alive while one row is decoded and its gradient taken, weights not counted.
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from latentdc.data.store import ClassStore
+from latentdc.decoders.chunks import images_at_once
 from latentdc.errors import InputError, unknown
 from latentdc.initialise.latent_space import CENTRES, class_centres
-from latentdc.initialise.request import Request, images_at_once
+from latentdc.initialise.request import Request
 from latentdc.networks.infer import to_float
 from latentdc.seeding import stream
 from latentdc.types import Latents

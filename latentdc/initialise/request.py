@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentdc.data.store import ClassStore
+from latentdc.decoders.chunks import images_at_once
 from latentdc.errors import InputError
 from latentdc.networks import Network
 from latentdc.portable.distribution import DistributionBank
@@ -53,11 +54,6 @@ class Start(Protocol):
 def encodes(decoder: Decoder) -> bool:
     """Whether the decoder has an ``encode``, and settings under which it works."""
     return hasattr(decoder, "encode") and bool(getattr(decoder, "invertible", True))
-
-
-def images_at_once(decoder: Decoder) -> int:
-    """Images to encode at a time, without gradient: fewer of a decoder that says it is heavy."""
-    return 64 if getattr(decoder, "heavy", False) else 256
 
 
 def encoder_of(request: Request, kind: str) -> Callable[[Tensor, Tensor], Latents]:
