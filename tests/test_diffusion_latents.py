@@ -209,7 +209,7 @@ def test_refusals(tiny_store: Any) -> None:
     for decoder in (once, made()):
         with pytest.raises(ValueError, match=r"start = 1\.0: nothing is left of a clean latent under all the noise"):
             decoder.noised(images(), OWNER, stream(0, "z"))
-    for decoder in (made(), made(FLOW, start=0.5)):
+    for decoder in (made(), made(FLOW, start=0.5), made(start=0.5, skip="x0"), made(start=0.5, eta=0.5)):
         with pytest.raises(ValueError, match=r"modes guide the steps of DDIM that come before .* start below"):
             decoder.towards(images(), OWNER, stream(0, "z"), 0.1)
     for start in (0.0, 1.2, -1.0):
