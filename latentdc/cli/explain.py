@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -136,7 +135,7 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         commas = any(isinstance(each, str) for each in value)
         return (", " if commas else " ").join(map(str, value)) or "none"
-    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value))
 
 
 def _spaces(decoder: Any) -> dict[str, dict[str, Any]]:

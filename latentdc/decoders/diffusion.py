@@ -174,9 +174,9 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         """
         if self.prediction in ("flow", "linear") or not self.first or self.skip != "none" or self.eta:
             raise ValueError(
-                f'prediction = "{self.prediction}", start = {self.config.start}, skip = "{self.skip}", eta = '
-                f"{self.eta}: modes guide the steps of DDIM that come before decoding; give such a model, plain steps "
-                '(skip = "none", eta = 0), and start below 1 (0.5: the first half is guided)'
+                f'prediction = "{self.prediction}", skip = "{self.skip}", eta = {self.eta}, start = '
+                f"{self.config.start}: modes guide the steps of DDIM that come before decoding; give such a model, "
+                'plain steps (skip = "none", eta = 0), and start below 1 (0.5: the first half is guided)'
             )
         noise = torch.randn(modes.shape, generator=rng, device=rng.device, dtype=torch.float32)
         h, label = noise.to(modes), self.labels(owner)
