@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from latentdc.decoders.chunks import images_at_once
 from latentdc.errors import InputError
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.distribution import DistributionBank
@@ -114,11 +115,11 @@ def decode(
     decoder: Decoder,
     bank: AnyBank,
     rows: Tensor | None = None,
-    chunk: int | None = 256,
+    chunk: int | None = None,
     *,
     formation: Formation | None = None,
 ) -> Batch:
-    """Images of some rows (all if None) without a graph, not clamped; ``chunk`` rows at a time.
+    """Images of some rows (all if None) without a graph, not clamped; ``chunk`` rows at a time (None: by the decoder).
 
     Raises:
         InputError: no rows, or a chunk below one.
@@ -126,5 +127,6 @@ def decode(
     ids = bank.rows() if rows is None else rows
     if not len(ids):
         raise InputError("rows is empty: give the ids of at least one stored row, for instance bank.rows([0])")
-    x = torch.cat([_images(decoder, bank, part, formation) for part in _chunks(ids, chunk)])
+    parts = _chunks(ids, images_at_once(decoder) if chunk is None else chunk)
+    x = torch.cat([_images(decoder, bank, part, formation) for part in parts])
     return _batch(x, bank, ids, formation)

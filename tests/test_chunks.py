@@ -15,7 +15,7 @@ from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import from_arrays
 from latentdc.decoders import chunks
-from latentdc.decoders.chunks import LiveBytes, bytes_per_row, fitting_chunk
+from latentdc.decoders.chunks import LiveBytes, bytes_per_row, fitting_chunk, images_at_once
 from latentdc.devices import free_bytes
 from latentdc.discrepancies import Mean
 from latentdc.latents import decoded
@@ -138,3 +138,13 @@ def test_the_loop_decodes_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_free_bytes_is_some_memory() -> None:
     assert 0 < free_bytes(CPU) < 1 << 50
+
+
+@pytest.mark.parametrize(("side", "rows"), [(28, 64), (64, 64), (128, 16), (256, 4), (1024, 1)])
+def test_heavy_decoders_take_fewer_images_the_larger_they_are(side: int, rows: int) -> None:
+    class Sized:
+        heavy, image_shape = True, (3, side, side)
+
+    assert images_at_once(Sized()) == rows
+    Sized.heavy = False
+    assert images_at_once(Sized()) == 256

@@ -40,7 +40,7 @@ class Commands(TyperGroup):
             _complain(_reason(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            _complain("interrupted; the same command with the same --out goes on from its last checkpoint")
+            _complain("interrupted; the same command with the same --out goes on from what it has kept")
             raise typer.Exit(130) from None
 
 

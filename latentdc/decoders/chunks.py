@@ -57,8 +57,11 @@ class LiveBytes(TorchDispatchMode):
 
 
 def images_at_once(decoder: Any) -> int:
-    """Images to encode or decode at a time without gradient: fewer of a decoder that says it is heavy."""
-    return 64 if getattr(decoder, "heavy", False) else 256
+    """Images to encode or decode at a time without gradient: of a heavy decoder fewer, the larger they are."""
+    if not getattr(decoder, "heavy", False):
+        return 256
+    _, height, width = decoder.image_shape
+    return max(1, min(64, 64**3 // (height * width)))  # 64 of 64 x 64 pixels, 4 of 256 x 256
 
 
 def bytes_per_row(decoder: Decoder, device: torch.device) -> int:

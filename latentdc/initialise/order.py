@@ -44,7 +44,7 @@ def order_rows(
     *,
     formation: Formation | None = None,
     num_views: int = 4,
-    chunk: int | None = 256,
+    chunk: int | None = None,
 ) -> LatentBank:
     """A new bank with the rows of each class herded towards the real mean.
 
@@ -59,7 +59,7 @@ def order_rows(
         by: what a sketch was taken for.
         formation: images → more images; a row is the mean over its images.
         num_views: how many views of the source to look under.
-        chunk: rows decoded at once.
+        chunk: rows decoded at once; None for as many as the decoder bears.
     """
     if max(bank.counts) < 2:
         return bank
