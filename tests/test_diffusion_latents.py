@@ -180,6 +180,18 @@ def test_modes_draw_the_steps_before_decoding() -> None:
     torch.testing.assert_close(one.towards(modes, OWNER, stream(0, "z"), 0.1)["z"], wanted, rtol=1e-3, atol=1e-3)
 
 
+def test_modes_are_not_overshot_where_there_is_only_noise() -> None:
+    """At ᾱ near 0 the first step must lead to the mode under noise, not thousands of times past it."""
+    near_zero = {**V, "beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "trailing"}
+    decoder = made(near_zero, steps=2, start=0.5)
+    modes = CENTRES[OWNER, 0].view(24, 1, 8, 8)
+    _, a, b = decoder.plan[0]
+    assert a < 1e-6
+    h = torch.randn(24, 1, 8, 8, generator=stream(0, "z"))
+    drawn = decoder.towards(modes, OWNER, stream(0, "z"), 0.1)["z"]
+    torch.testing.assert_close(drawn, b**0.5 * modes + (1 - b) ** 0.5 * h, rtol=1e-3, atol=1e-3)
+
+
 def test_noise_of_the_steps_is_each_rows_own() -> None:
     """Fixed per row, standard normal, another for each row and step; a row's place among others does not matter."""
     decoder = made(steps=3, eta=1.0, noise_seed=4)

@@ -158,7 +158,10 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
     def towards(self, modes: Tensor, owner: Tensor, rng: torch.Generator, strength: float) -> dict[str, Tensor]:
         """Latents where decoding starts, reached from noise by the steps ``start`` leaves out, each drawn to a mode.
 
-            ε ← ε - √(1-ᾱ) μ (m - x0)
+            x0 ← x0 + min(1, μ (1-ᾱ)/√ᾱ) (m - x0)
+
+        As long as the weight is below 1 this is the paper's ε ← ε - √(1-ᾱ) μ (m - x0). Where few steps begin at almost
+        pure noise, ᾱ near 0, that would throw x0 thousands of times past its mode; here it stops there.
 
         What is decoded then is what the whole plan makes that is guided up to there and not from there on.
 
@@ -182,6 +185,7 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         h, label = noise.to(modes), self.labels(owner)
         for time, *levels in self.plan[: self.first]:
             now = torch.tensor(levels[0], dtype=torch.float32)
-            x0, e = ddim_parts(self.network(h, label, time), h, now, self.prediction)
-            h = ddim_step(e - (1 - now) ** 0.5 * strength * (modes - x0), h, levels, "epsilon")
+            x0, _ = ddim_parts(self.network(h, label, time), h, now, self.prediction)
+            weight = min(1.0, strength * float((1 - now) / now**0.5))
+            h = ddim_step(x0 + weight * (modes - x0), h, levels, "sample")
         return {"z": h, **self.condition(owner)}

@@ -50,7 +50,7 @@ class Prototypes:
 class Modes:
     """Noise, after the steps that the decoder leaves out, each drawn to a centre of the class's clean latents.
 
-        ε ← ε - √(1-ᾱ) μ (m - x0)
+        x0 ← x0 + min(1, μ (1-ᾱ)/√ᾱ) (m - x0)
 
     The decoder's own steps are not guided, so its ``start`` says when that stops, and what is stored is one latent a
     row, not the mode beside it.
@@ -64,7 +64,7 @@ class Modes:
             starts at the beginning.
 
     *Reference:* Chan-Santiago et al. 2025, "MGD3", arXiv 2505.18963. *Differs from the paper:* DDIM's steps, where the
-    authors' default draws noise in each.
+    authors' default draws noise in each; the pull ends at the mode (see ``DiffusionDecoder.towards``).
     """
 
     cite: ClassVar[tuple[str, ...]] = ("chansantiago2025mgd3",)
