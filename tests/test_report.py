@@ -178,7 +178,7 @@ def test_regions_must_exist(text: str, tmp_path: Path) -> None:
         update_tables(file, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["README.md", "pipelines/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "pipelines/README.md", "checkpoints/README.md"])
 def test_committed_tables_are_up_to_date(name: str, tmp_path: Path) -> None:
     """Regenerate with ``python -c "from latentdc.report import update_tables; update_tables(NAME, 'reports')"``."""
     text = (REPOSITORY / name).read_text(encoding="utf-8")
