@@ -8,17 +8,22 @@ import tarfile
 from pathlib import Path
 
 import datasets
+import diffusers
 import numpy as np
 import pytest
 import torch
 import yaml
 from standin_hub import Hub
 from test_cli_run import run
+from test_diffusers_folder import pipeline
+from tiny_models import tiny_unet
 from tiny_parts import SPEC, tiny_decoder, write_bundle
 from typer.testing import CliRunner
 
 from latentdc.cli.__main__ import app
+from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, MissingExtraError
+from latentdc.evaluate.sets import subject_of
 from latentdc.pipelines.publish import PARQUET, push_dataset_to_hub
 from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
@@ -88,9 +93,19 @@ def test_the_command(hub: Hub, bundle: Path, tmp_path: Path) -> None:
     assert "config.json" in hub.commits["me/gan"][-1][1]
 
 
+def test_a_pipeline_of_diffusers_is_a_decoder(hub: Hub, tmp_path: Path, tiny_store: ClassStore) -> None:
+    """It has an index as a bundle does: pushing and evaluating must not take it for one."""
+    folder = pipeline(tmp_path / "pipe", diffusers.DDIMScheduler(clip_sample=False), unet=tiny_unet(3))
+    run("push", folder, "me/pipe")
+    assert {"model_index.json", "unet/config.json"} <= hub.commits["me/pipe"][-1][1].keys()
+    subject = subject_of(folder, tiny_store)
+    assert subject.images.x.shape == tiny_store.images.shape
+    assert subject.note == "every real image, encoded and decoded"
+
+
 def test_refusals(hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for arguments, said in (
-        ([tmp_path, "me/x"], "neither a bundle (no model_index.json) nor a decoder"),
+        ([tmp_path, "me/x"], "neither a bundle (no model_index.json) nor a decoder (no config.json or"),
         ([tmp_path / "nowhere", "me/x"], "nowhere: no such folder; give that of a bundle or a decoder"),
         ([tmp_path, "me/x", "--dataset"], "no data set to upload; give a bundle, or what `latentdc decode` wrote"),
         ([bundle, "me/x", "--images-per-class", 1], "a bundle is uploaded whole; it belongs to --dataset"),

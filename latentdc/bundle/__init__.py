@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentdc.bundle.contents import Bundle
-from latentdc.bundle.layout import PICTURE, recovered
+from latentdc.bundle.layout import PICTURE, looks_like_bundle, recovered
 from latentdc.bundle.loading import load_bundle
 from latentdc.bundle.references import reference
 from latentdc.bundle.saving import attach_report, check_savable, requantise, save_bundle
@@ -16,6 +16,7 @@ __all__ = [
     "attach_report",
     "check_savable",
     "load_bundle",
+    "looks_like_bundle",
     "recovered",
     "reference",
     "requantise",

@@ -38,6 +38,19 @@ CLASSES: dict[str, type[Any]] = {kind.__name__: kind for kind in (*BANKS, *DECOD
 _ALLOWED = {"torch", "diffusers", "numpy", "__future__", *sys.stdlib_module_names}
 
 
+def looks_like_bundle(folder: str | Path) -> bool:
+    """Whether a folder is to be read as a bundle, even if damaged, and not as a pipeline of diffusers.
+
+    Both have an index; a bundle's names a pipeline class in a file of its own, or has a manifest beside it.
+    """
+    root = Path(folder)
+    if not (root / INDEX).is_file():
+        return False
+    with suppress(BundleError):
+        return (root / MANIFEST).is_file() or isinstance(read_json(root / INDEX).get("_class_name"), list)
+    return True
+
+
 def portable_source(kind: type[Any]) -> str:
     """Source of the file that defines a component class, checked to stand alone.
 

@@ -60,7 +60,7 @@ def images_at_once(decoder: Any) -> int:
     """Images to encode or decode at a time without gradient: of a heavy decoder fewer, the larger they are."""
     if not getattr(decoder, "heavy", False):
         return 256
-    _, height, width = decoder.image_shape
+    height, width = (int(side) for side in decoder.image_shape[1:])
     return max(1, min(64, 64**3 // (height * width)))  # 64 of 64 x 64 pixels, 4 of 256 x 256
 
 

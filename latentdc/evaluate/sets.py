@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentdc.bundle import Bundle, load_bundle
+from latentdc.bundle import Bundle, load_bundle, looks_like_bundle
 from latentdc.data.folders import folder_names
 from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
@@ -128,7 +128,7 @@ def subject_of(
     if isinstance(source, ClassStore):
         return _of_images(source, source.spec.name, spec)
     path = Path(source)
-    if (path / "model_index.json").is_file():
+    if looks_like_bundle(path):
         return _of_bundle(load_bundle(path, classes=classes), path.name, spec)
     if is_decoder(source):
         return _of_decoder(path, real, classes)
@@ -139,7 +139,7 @@ def _drawing(
     source: str | Path | Bundle | ClassStore | Subject, num: int, classes: Sequence[type[nn.Module]]
 ) -> Bundle:
     """A bundle that draws ``num`` images of each class."""
-    if isinstance(source, str | Path) and (Path(source) / "model_index.json").is_file():
+    if isinstance(source, str | Path) and looks_like_bundle(source):
         source = load_bundle(source, classes=classes)
     if not isinstance(source, Bundle) or not isinstance(source.bank, DistributionBank):
         raise InputError(
@@ -153,8 +153,10 @@ def _drawing(
 
 
 def is_decoder(source: str | Path) -> bool:
-    """Whether a source of a set is a decoder: a shipped one's name, or a folder with a card of one."""
-    return str(source) in shipped("checkpoints") or (Path(source) / "config.json").is_file()
+    """Whether a source of a set is a decoder: a shipped one's name, or a folder of one of ours or of diffusers."""
+    root = Path(source)
+    found = any((root / name).is_file() for name in ("config.json", "model_index.json"))
+    return str(source) in shipped("checkpoints") or (found and not looks_like_bundle(root))
 
 
 def at_size(source: str, size: int | None) -> str | ClassStore:
@@ -163,7 +165,7 @@ def at_size(source: str, size: int | None) -> str | ClassStore:
     Raises:
         DataError: no such folder, or one that cannot be read.
     """
-    if size is None or is_decoder(source) or (Path(source) / "model_index.json").is_file():
+    if size is None or is_decoder(source) or looks_like_bundle(source):
         return source
     return open_data(source, size=size).train
 

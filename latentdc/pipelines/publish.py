@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from latentdc.bundle import looks_like_bundle
 from latentdc.decoders.reference import load_decoder, read_card
 from latentdc.errors import InputError
 from latentdc.hub import upload
@@ -85,14 +86,14 @@ def push_to_hub(
     root = Path(folder)
     if not root.exists():
         raise InputError(f"{root}: no such folder; give that of a bundle or a decoder on this machine.")
-    if (root / "model_index.json").is_file():
+    if looks_like_bundle(root):
         message = commit_message or "Upload a condensed data set"
         pipe = DatasetSynthesisPipeline.from_pretrained(root, component_classes=component_classes)
         return pipe.push_to_hub(repo_id, private=private, commit_message=message, revision=revision, token=token)
-    if not (root / "config.json").is_file():
+    if not any((root / name).is_file() for name in ("config.json", "model_index.json")):
         raise InputError(
-            f"{root}: neither a bundle (no model_index.json) nor a decoder (no config.json); give the folder that "
-            "condensing or `latentdc fit` wrote, or say that it is a data set (--dataset)."
+            f"{root}: neither a bundle (no model_index.json) nor a decoder (no config.json or model_index.json); give "
+            "the folder that condensing or `latentdc fit` wrote, or say that it is a data set (--dataset)."
         )
     decoder: Any = load_decoder(root, classes=component_classes)
     with tempfile.TemporaryDirectory() as parent:
@@ -136,7 +137,7 @@ def push_dataset_to_hub(
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent, "dataset")
         pipe = source if isinstance(source, DatasetSynthesisPipeline) else None
-        if not isinstance(source, DatasetSynthesisPipeline) and (Path(source) / "model_index.json").is_file():
+        if not isinstance(source, DatasetSynthesisPipeline) and looks_like_bundle(source):
             pipe = DatasetSynthesisPipeline.from_pretrained(source, component_classes=component_classes)
         if pipe is not None:
             pipe.to_parquet(copy / PARQUET, images_per_class=images_per_class)
