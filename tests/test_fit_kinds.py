@@ -193,8 +193,10 @@ def test_sizes_and_autoencoders_that_do_not_fit_are_refused(
     gan = fit(store, RECIPES["gan"], out=tmp_path / "g", steps=1, **QUIET)
     with pytest.raises(InputError, match="is a GanDecoder; give one that `latentdc fit autoencoder`"):
         training(DiffusionRecipe(str(gan)), store)
-    with pytest.raises(InputError, match=r"makes images of \(1, 8, 8\), the data are \(1, 16, 16\)"):
+    with pytest.raises(InputError, match=r'makes images 1 x 8 x 8 .*, the data "tiny" has 1 x 16 x 16'):
         training(DiffusionRecipe(str(vae)), make_store(size=16))
+    with pytest.raises(InputError, match=r'"vea": no such decoder.*--autoencoder of fit diffusion'):
+        training(DiffusionRecipe("vea"), store)
 
 
 @pytest.mark.parametrize("kind", ["autoencoder", "diffusion"])

@@ -129,7 +129,7 @@ def _folder(path_or_name: str | Path) -> Path:
         )
     raise InputError(
         f"{unknown('decoder', str(path_or_name), names.union(known))} A folder with config.json and safetensors will "
-        "do too; `latentdc fit gan` makes one. Change it with --decoder."
+        "do too; `latentdc fit gan` makes one. Change it with --decoder (--autoencoder of fit diffusion)."
     )
 
 

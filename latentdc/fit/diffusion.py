@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from latentdc.data.store import ClassStore
 from latentdc.decoders.diffusion import DiffusionDecoder
-from latentdc.decoders.reference import load_decoder
+from latentdc.decoders.reference import resolve_decoder
 from latentdc.decoders.schedules import plan_of
 from latentdc.errors import InputError, RecipeError
 from latentdc.fit.training import Training, check_levels, falling, follow
@@ -65,7 +65,8 @@ class DiffusionRecipe:
     cite: ClassVar[tuple[str, ...]] = ("rombach2022ldm", "song2021ddim", "ho2022guidance")
 
     autoencoder: str = ""
-    """A checkpoint folder or shipped name whose latents are modelled; empty for pixels."""
+    """Whose latents are modelled: a folder, a shipped name, or ``autoencoder`` for the shipped one that fits; empty for
+    pixels."""
     channels: tuple[int, ...] = (64,)
     """Feature maps from fine to coarse; each level after the first halves height and width."""
     layers: int = 2
@@ -217,16 +218,11 @@ class DiffusionTraining(Training):
 def _autoencoder(recipe: DiffusionRecipe, store: ClassStore, device: torch.device) -> AutoencoderDecoder | None:
     if not recipe.autoencoder:
         return None
-    decoder = load_decoder(recipe.autoencoder, store.spec)
+    decoder = resolve_decoder(recipe.autoencoder, store.spec)
     if not isinstance(decoder, AutoencoderDecoder):
         raise InputError(
             f'autoencoder = "{recipe.autoencoder}": is a {type(decoder).__name__}; give one that `latentdc fit '
             "autoencoder` or diffusers wrote (--autoencoder), or leave it out to model pixels."
-        )
-    if tuple(decoder.image_shape) != tuple(store.spec.image_shape):
-        raise InputError(
-            f'autoencoder = "{recipe.autoencoder}": makes images of {tuple(decoder.image_shape)}, the data are '
-            f"{tuple(store.spec.image_shape)}. Train one on them with `latentdc fit autoencoder`."
         )
     return cast(AutoencoderDecoder, decoder.to(device).eval())
 
