@@ -55,11 +55,9 @@ def test_the_match_and_its_gradient_equal_the_loop(arch: str, tiny_store: ClassS
 def test_weight_tensors_of_one_axis_are_not_looked_at(tiny_store: ClassStore) -> None:
     net, batch = _net(tiny_store), tiny_store.batch([0, 1, 20])
     shown = Gradients()(net, batch, differentiable=False)
-    expected = [
-        torch.stack([gradients_of(net, batch.x[batch.owner == cls], cls, create_graph=False)[place] for cls in (0, 1)])
-        for place, parameter in enumerate(net.parameters())
-        if parameter.ndim > 1
-    ]
+    classes = [gradients_of(net, batch.x[batch.owner == cls], cls, create_graph=False) for cls in (0, 1)]
+    expected = [torch.stack(pair) for pair in zip(*classes, strict=True)]
+    assert len(expected) == sum(parameter.ndim > 1 for parameter in net.parameters())
     assert [tuple(layer.shape) for layer in shown] == [tuple(each.flatten(2).shape) for each in expected]
     for layer, each in zip(shown, expected, strict=True):
         torch.testing.assert_close(layer, each.flatten(2), rtol=1e-4, atol=1e-6)

@@ -48,7 +48,8 @@ def test_a_view_equals_a_view_from_the_full_data(name: str, see: str, store: Cla
             float(by(by.summarise(points, everything.owner, 3, scale=scale), mine, syn.owner))
             for points, mine, scale in zip(real, shown, scales, strict=True)
         )
-        assert float(match(view, syn)) == pytest.approx(expected, rel=1e-5)
+        # a cosine near 1 is rounded before it is taken from 1
+        assert float(match(view, syn)) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def _same(one: Sketch, other: Sketch) -> None:

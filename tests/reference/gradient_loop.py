@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 
 def gradients_of(net: nn.Module, x: Tensor, cls: int, *, create_graph: bool) -> list[Tensor]:
-    """Gradients of the mean cross-entropy of images of one class, in a copy of the network that may learn."""
+    """Gradients of the mean cross-entropy of images of one class, one for each weight tensor of two axes or more."""
     learner = copy.deepcopy(net).requires_grad_()
     label = torch.full((len(x),), cls)
     loss = nn.functional.cross_entropy(learner(x), label)
-    return list(torch.autograd.grad(loss, list(learner.parameters()), create_graph=create_graph))
+    return list(torch.autograd.grad(loss, [p for p in learner.parameters() if p.ndim > 1], create_graph=create_graph))
 
 
 def gradient_loop(
@@ -25,8 +25,6 @@ def gradient_loop(
         theirs = gradients_of(net, real[real_owner == cls], cls, create_graph=False)
         ours = gradients_of(net, syn[syn_owner == cls], cls, create_graph=True)
         for a, b in zip(theirs, ours, strict=True):
-            if a.ndim == 1:
-                continue
             for unit_a, unit_b in zip(a, b, strict=True):
                 inner = (unit_a * unit_b).sum()
                 total = total + 1 - inner / (unit_a.norm() * unit_b.norm() + eps)
