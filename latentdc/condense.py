@@ -27,8 +27,8 @@ from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
 from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
-from latentdc.latents import decode, decoded, learns
-from latentdc.networks.compiled import Observe, Observed, observer, precision_context
+from latentdc.latents import Run, as_it_is, decode, decoded, learns
+from latentdc.networks.compiled import Observe, Observed, compiled, observer, precision_context
 from latentdc.objectives import Objective
 from latentdc.optim import Optim, written
 from latentdc.portable.bank import LatentBank
@@ -86,8 +86,10 @@ def condense(
         accelerator: the processes; None makes one.
         device: where to compute; None for the accelerator's, or without one for the best there is.
         precision: ``"fp32"`` or ``"bf16"`` for the networks; None for the accelerator's.
-        compile: compile what the networks show (one to three times as fast, after half a minute). The last digits may
-            differ; it is no part of a checkpoint's identity, so a run may be taken up with it or without.
+        compile: compile what the networks show, and the decoder unless it says it is heavy: one to three times as
+            fast, after half a minute. (Of a heavy one most of the time goes into convolutions, which stay what they
+            are, and its many steps take minutes to compile.) The last digits may differ; it is no part of a
+            checkpoint's identity, so a run may be taken up with it or without.
         formation: images → more images, after the decoder.
         checkpoints: where state and log are kept; None keeps nothing.
         project: applied to the bank after each step, for instance a clamp.
@@ -104,7 +106,6 @@ def condense(
     _check(bank, objective, steps, accelerator)
     precision = precision or {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
     autocast = precision_context(precision, device)
-    observe = observer(compile=True, device=device) if compile else None
     if chunk is None:
         if isinstance(decoder, nn.Module):
             decoder.to(device)
@@ -119,7 +120,8 @@ def condense(
         accelerator,
         device,
         autocast,
-        observe,
+        observer(compile=True, device=device) if compile else None,
+        _decoding(decoder, compile),
         optim,
         steps,
         project,
@@ -145,6 +147,7 @@ class _Loop:
     device: torch.device
     autocast: torch.autocast
     observe: Observe | None
+    decoding: Run
     optim: Optim
     steps: int
     project: Callable[[LatentBank], None] | None
@@ -180,7 +183,9 @@ class _Loop:
             state.optimizer.zero_grad()
             loss = torch.zeros((), device=self.device)
             if len(rows):
-                with decoded(self.decoder, self.bank, rows, self.chunk, formation=self.formation) as syn:
+                with decoded(
+                    self.decoder, self.bank, rows, self.chunk, formation=self.formation, run=self.decoding
+                ) as syn:
                     with self.autocast:
                         loss = self.objective(view, syn)
                     loss.backward()
@@ -198,6 +203,10 @@ class _Loop:
             bar.update()
             for call in self.on_step:
                 call(Step(state.step, total, state.lr, state.seconds, self.bank))
+
+
+def _decoding(decoder: Decoder, compile: bool) -> Run:
+    return compiled(as_it_is) if compile and not getattr(decoder, "heavy", False) else as_it_is
 
 
 def _check(bank: LatentBank, objective: Objective, steps: int, accelerator: Accelerator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -17,9 +17,17 @@ from latentdc.types import Batch, Decoder, Formation
 AnyBank = LatentBank | DistributionBank
 """What can be decoded: stored rows, or a distribution that rows are drawn from."""
 
+Run = Callable[[Decoder, dict[str, Tensor], Tensor], Tensor]
+"""How a decoder is run on latents and owners: as it is, or compiled."""
 
-def _images(decoder: Decoder, bank: AnyBank, rows: Tensor, formation: Formation | None) -> Tensor:
-    x = decoder(bank.latents(rows), bank.owner[rows])
+
+def as_it_is(decoder: Decoder, z: dict[str, Tensor], owner: Tensor) -> Tensor:
+    """``decoder(z, owner)``."""
+    return decoder(z, owner)
+
+
+def _images(decoder: Decoder, bank: AnyBank, rows: Tensor, formation: Formation | None, run: Run = as_it_is) -> Tensor:
+    x = run(decoder, bank.latents(rows), bank.owner[rows])
     if formation is None:
         return x
     try:
@@ -59,6 +67,7 @@ def decoded(
     chunk: int | None = None,
     *,
     formation: Formation | None = None,
+    run: Run = as_it_is,
 ) -> Iterator[Batch]:
     """Images of some rows as a leaf; on leaving the block dL/dx is pulled back to every learnable.
 
@@ -77,6 +86,7 @@ def decoded(
         rows: row ids ``(m,)``, int64.
         chunk: rows decoded at a time; None for all at once.
         formation: turns each image into ``expands`` images.
+        run: how the decoder is run.
 
     Raises:
         InputError: no rows, a chunk below one, or nothing that requires a gradient.
@@ -94,7 +104,7 @@ def decoded(
     parts = _chunks(rows, chunk)
     whole = len(parts) == 1
     with torch.set_grad_enabled(whole):
-        images = [_images(decoder, bank, part, formation) for part in parts]
+        images = [_images(decoder, bank, part, formation, run) for part in parts]
     x = images[0] if whole else torch.cat(images)
     del images
     leaf = x.detach().requires_grad_()
@@ -107,7 +117,7 @@ def decoded(
     per_chunk = torch.split(leaf.grad, [len(leaf) // len(rows) * len(part) for part in parts])
     for part, gradient in zip(parts, per_chunk, strict=True):
         with torch.enable_grad():
-            torch.autograd.backward(_images(decoder, bank, part, formation), gradient)
+            torch.autograd.backward(_images(decoder, bank, part, formation, run), gradient)
 
 
 @torch.no_grad()

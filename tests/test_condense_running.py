@@ -17,6 +17,7 @@ from latentdc.errors import InputError
 from latentdc.networks import FixedPool, FreshPool
 from latentdc.objectives import Match
 from latentdc.portable.bank import LatentBank
+from latentdc.portable.gan import GanDecoder
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.representations import Features
 from latentdc.sketch import sketch
@@ -60,15 +61,36 @@ def test_runs_of_different_precision_share_a_process(tiny_store: ClassStore) -> 
 def test_compiled_steps_are_the_same_steps(
     make: object, tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Many networks, one compilation for the real and one for the synthetic images."""
+    """Many networks, one compilation for the real images, one for the synthetic ones, one for decoding them."""
     plain = run(tiny_store, make(tiny_store), steps=10)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     torch.testing.assert_close(run(tiny_store, make(tiny_store), steps=10, compile=True), plain, rtol=1e-4, atol=1e-5)
-    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(ImportError, match="no-such-compiler"):
         run(tiny_store, make(tiny_store), compile=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_a_compiled_decoder_pulls_back_the_same_gradient(chunk: int | None, tiny_store: ClassStore) -> None:
+    spec = tiny_store.spec
+    decoder = GanDecoder(spec.image_shape, spec.num_classes, 4, (8, 4), 4, mapping=1, space="w")
+    start = decoder.prior(torch.arange(6) // 2, torch.Generator().manual_seed(0))
+
+    def latents(compile: bool) -> torch.Tensor:
+        bank = LatentBank.of({name: value.clone() for name, value in start.items()}, [2] * 3)
+        optim, how = Optim(kind="sgd", lr=0.1, momentum=0.5), {"compile": compile, "chunk": chunk}
+        condense(
+            decoder, bank, Match(SEE, BY), sketched(tiny_store), steps=5, optim=optim, seed=1, progress=False, **how
+        )
+        return bank.z["w"].detach().clone()
+
+    torch._dynamo.reset()
+    plain = latents(False)
+    assert not torch.equal(plain, start["w"])
+    torch.testing.assert_close(latents(True), plain, rtol=1e-4, atol=1e-5)
 
 
 def test_the_accelerator_of_a_user_keeps_its_word(tiny_store: ClassStore) -> None:

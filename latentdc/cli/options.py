@@ -56,7 +56,9 @@ HoldOut = Annotated[
 NoMirror = Annotated[
     bool, typer.Option("--no-mirror", help="A mirrored image is another label, as for digits: never mirror one.")
 ]
-Compile = Annotated[bool, typer.Option("--compile", help="Compile the networks; pays off for long runs.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile networks and light decoders; pays off for long runs.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Every random draw follows from this number.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Out = Annotated[Path, typer.Option("--out", help="Where to write.")]
