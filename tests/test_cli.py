@@ -207,6 +207,10 @@ def test_recipes_as_json_and_text() -> None:
     assert {"dm", "dm-gan", "m3d"} <= {recipe["name"] for recipe in found}
     text = run("recipes").stdout
     assert all(recipe["name"] in text for recipe in found)
+    lines = {line.split()[0]: line for line in text.splitlines()}
+    assert "features by mean + pairwise" in lines["it-gan"]
+    assert "prototypes  -" in lines["d4m"]  # nothing is matched where no step is taken
+    assert "by mean" not in lines["d4m"]
 
 
 def test_cite_prints_bibtex() -> None:

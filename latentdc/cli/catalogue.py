@@ -25,12 +25,15 @@ def recipes(*, json: options.Json = False) -> None:
     if json:
         emit([recipe.flat() for recipe in found])
         return
-    rows = [("recipe", "decoder", "real side", "objective", "title")]
+    rows = [("recipe", "decoder", "start", "real side", "objective", "title")]
     for recipe in found:
-        objective = f"{recipe.objective.see.kind} by {recipe.objective.by.kind}"
-        rows.append((recipe.name, decoder_text(recipe.decoder), recipe.source.kind, objective, recipe.title))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    say(*("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows))
+        objective = recipe.objective
+        terms = (f"{objective.see.kind} by {objective.by.kind}", *(part.kind for part in objective.penalties))
+        # without a step the start is the result, and nothing is matched
+        matched = (recipe.source.kind, " + ".join(terms)) if recipe.steps else ("-", "-")
+        rows.append((recipe.name, decoder_text(recipe.decoder), recipe.init.kind, *matched, recipe.title))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    say(*("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows))
 
 
 def cite(

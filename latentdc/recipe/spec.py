@@ -97,7 +97,7 @@ class Recipe:
     """Rows decoded at once; all of them if left out."""
     precision: str = "fp32"
     compile: bool = False
-    """Compile the networks; changes how fast a run is, not what it makes."""
+    """Compile networks and light decoders; changes how fast a run is, not what it makes."""
 
     def __post_init__(self) -> None:
         if (self.images_per_class is None) == (self.bytes_per_class is None):
