@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,16 +120,17 @@ def plot_bytes(reports: Sequence[Report], path: str | Path, *, student: str = "c
 
 
 def tables(reports_dir: str | Path, pattern: str = "*") -> str:
-    """Markdown tables of the ``report.json`` files under a folder, one per data set, split and protocol.
+    """Markdown tables of the ``report.json`` files under a folder: one per data set (its images), split, protocol.
 
     Args:
         reports_dir: searched for ``**/report.json``.
         pattern: only reports whose folder, relative to ``reports_dir``, matches (as in ``fnmatch``).
     """
-    groups: dict[tuple[str, str, str], list[tuple[str, Report]]] = {}
+    groups: dict[tuple[str, str, str, str], list[tuple[str, Report]]] = {}
     for name, report in _found(reports_dir, pattern):
-        groups.setdefault((report.data, report.split, str(report.protocol["name"])), []).append((name, report))
-    return "\n".join(_group(*key, reports) for key, reports in sorted(groups.items()))
+        key = report.data, report.split, str(report.protocol["name"]), report.fingerprint
+        groups.setdefault(key, []).append((name, report))
+    return "\n".join(_group(*key[:3], reports) for key, reports in sorted(groups.items()))
 
 
 def storage_table(reports_dir: str | Path, pattern: str = "*") -> str:
@@ -138,7 +140,16 @@ def storage_table(reports_dir: str | Path, pattern: str = "*") -> str:
         reports_dir: searched for ``**/report.json``.
         pattern: only reports whose folder, relative to ``reports_dir``, matches (as in ``fnmatch``).
     """
-    found = {report.source: report.bytes for _, report in _found(reports_dir, pattern) if "latents" in report.bytes}
+    costs: dict[str, list[tuple[str, Mapping[str, int]]]] = {}
+    for name, report in _found(reports_dir, pattern):  # reports of one bundle share a line
+        known = costs.setdefault(report.source, [])
+        if "latents" in report.bytes and report.bytes not in [size for _, size in known]:
+            known.append((name, report.bytes))
+    found = {
+        source if len(known) == 1 else f"{source} ({name})": size
+        for source, known in costs.items()
+        for name, size in known
+    }
     lines = ["| bundle | latents | + scales, labels | + private decoder | + public decoder | same images, uint8 |"]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for name, size in sorted(found.items(), key=lambda each: (each[1]["latents"], each[0])):
@@ -159,10 +170,12 @@ def _found(reports_dir: str | Path, pattern: str) -> list[tuple[str, Report]]:
 def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Report]]) -> str:
     """One Markdown table; of a baseline that several reports share, the row with most runs stands for all."""
     rows: dict[tuple[str, str, str, str], Row] = {}
+    usual = Counter(report.precision for _, report in reports).most_common(1)[0][0]
     for name, report in reports:
+        otherwise = "" if report.precision == usual else f" ({report.precision})"
         for row in report.rows:
             own = {"bundle": f"**{name}**", "undistilled": f"undistilled {name}", "encoded": f"encoded {name}"}
-            shown = own.get(row.name, row.name)
+            shown = own.get(row.name, row.name) + otherwise
             images, stored, *_ = _cells(row)
             key = (row.student, shown, images, stored)
             if key not in rows or row.num_runs > rows[key].num_runs:
@@ -173,6 +186,7 @@ def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Re
     commits = sorted({r.machine.commit or "unknown" for _, r in reports})
     precisions = sorted({r.precision for _, r in reports})
     judged = "test images" if split == "test" else "held-out training images"
+    notes = [f"- {name}: {note}." for name, report in reports for note in report.notes]
     return "\n".join(
         [
             f"{data}, protocol `{protocol}`, {judged}; accuracy in per cent, last epoch, mean ± sample deviation.",
@@ -183,6 +197,7 @@ def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Re
             "",
             f"{'; '.join(machines)}; {', '.join(precisions)}; commit {', '.join(commits)}.",
             "",
+            *([*notes, ""] if notes else []),
         ]
     )
 

@@ -94,7 +94,10 @@ def test_version() -> None:
         ([*CONDENSE, "--classes", "Bag,Hat"], '"Hat": no such class'),
         (["condense", "--data", "nowhere/images", "--out", "x"], '"nowhere/images": no such name'),
         (["condense", "--data", "cifar10", "--out", "x"], "cifar10 was not found in"),
-        (["evaluate", "nowhere", "--data", "fashion-mnist-mini"], '"nowhere": no such name'),
+        (
+            ["evaluate", "nowhere", "--data", "fashion-mnist-mini"],
+            '"nowhere": there is no such bundle, decoder or folder',
+        ),
         (["sketch", "--data", "fashion-mnist-mini", "--like", "nowhere", "--out", "x"], "nowhere: no such sketch"),
     ],
 )

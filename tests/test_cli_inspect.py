@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from latentdc.bundle import save_bundle
 from latentdc.cli.__main__ import app
+from latentdc.cli.inspect import _drawn
 from latentdc.convert.run import convert
 from latentdc.decoders import DECODERS
 from latentdc.decoders.settings import configured
@@ -134,6 +135,22 @@ def test_a_bundle_of_every_decoder(name: str, tmp_path: Path) -> None:
     assert "recipe                dm" in text
     assert "start                 real, 12.3 dB from the real images" in text
     assert (tmp_path / "g.png").is_file()
+
+
+def test_a_start_that_loses_nothing(tmp_path: Path) -> None:
+    decoder = tiny_decoder("gan")
+    start = {"kind": "real", "psnr_db": None}
+    save_bundle(tmp_path / "b", bank=tiny_bank(decoder), decoder=decoder, spec=SPEC, provenance={"start": start})
+    assert "start                 real, exactly the real images" in run("inspect", tmp_path / "b")
+
+
+def test_a_grid_of_many_classes_is_drawn_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, seen = tiny_decoder("diffusion"), []
+    inner = decoder.denoiser.forward
+    monkeypatch.setattr(decoder.denoiser, "forward", lambda x, *a, **k: seen.append(len(x)) or inner(x, *a, **k))
+    images, owner, names = _drawn(decoder, {"num_classes": 3}, 70)
+    assert (len(images), len(owner), len(names)) == (210, 210, 3)
+    assert max(seen) == 64
 
 
 def test_a_distribution_and_a_formation(tmp_path: Path) -> None:

@@ -218,3 +218,16 @@ def test_rates_fall_and_averages_follow() -> None:
     assert average.weight.item() == pytest.approx(0.9)
     follow(average, net, 10_000, 0.999)
     assert average.weight.item() == pytest.approx(0.9 + 0.1 * 0.001)
+
+
+def test_what_lies_beside_a_fitted_decoder_is_kept(store: ClassStore, tmp_path: Path) -> None:
+    out = fit(store, RECIPES["gan"], out=tmp_path / "g", steps=1, **QUIET)
+    (out / "notes.txt").write_text("mine")
+    (out / "runs").mkdir()
+    (out / "runs" / "grid.png").write_bytes(b"mine too")
+    weights = (out / WEIGHTS).read_bytes()
+    fit(store, RECIPES["gan"], out=out, steps=2, **QUIET)
+    assert (out / WEIGHTS).read_bytes() != weights
+    assert ((out / "notes.txt").read_text(), (out / "runs" / "grid.png").read_bytes()) == ("mine", b"mine too")
+    assert set(json.loads((out / "card.json").read_text())["sha256"]).isdisjoint({"notes.txt", "runs"})
+    load_decoder(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
 
@@ -62,6 +63,8 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
         ({"formation": {"kind": "tiles", "factor": "x"}}, r"formation\.factor = 'x': a value of type int"),
         ({"init": "rael"}, r'init = "rael": no such start\. Did you mean "real"'),
         ({"init": {"kind": "inversion", "stepz": 9}}, r'init\.stepz: "stepz": no such option of inversion.*"steps"'),
+        ({"init": {"kind": "modes", "strength": math.nan}}, r"init\.strength = nan: give a finite number"),
+        ({"optim": {"lr": {"z": math.inf}}}, r"optim\.lr\.z = inf: give a finite number"),
         ({"init": {"kind": "inversion", "steps": 0}}, r"init \(inversion\): steps = 0: give at least 1"),
         ({"storage": "int4"}, r'storage = "int4": no such storage\. Did you mean "int8"'),
         ({"source": {"kind": "skech"}}, r'source\.kind = "skech": no such source\. Did you mean "sketch"'),

@@ -13,7 +13,16 @@ from latentdc.errors import InputError, MissingExtraError
 from latentdc.evaluate.compare import gains
 from latentdc.evaluate.records import Machine, Report, Row, Run
 from latentdc.grid import image_grid
-from latentdc.report import plot_bytes, read_report, save_grid, table, tables, update_tables, write_report
+from latentdc.report import (
+    plot_bytes,
+    read_report,
+    save_grid,
+    storage_table,
+    table,
+    tables,
+    update_tables,
+    write_report,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -135,6 +144,26 @@ def test_tables_are_idempotent_and_share_baselines(report: Report, tmp_path: Pat
     assert "commit abc123" in text
     assert not update_tables(file, tmp_path / "reports")
     assert file.read_text() == text
+
+
+def test_only_what_is_the_same_is_merged(report: Report, tmp_path: Path) -> None:
+    """Baselines of other images are a table of their own, those of another precision rows of their own."""
+    write_report(report, tmp_path / "one")
+    write_report(dataclasses.replace(report, fingerprint="other"), tmp_path / "two")
+    made = tables(tmp_path)
+    assert made.count("| student |") == made.count("| random-real |") == 2
+    half = dataclasses.replace(report, precision="bf16", notes=("students of width 4",))
+    write_report(half, tmp_path / "two")
+    write_report(half, tmp_path / "three")  # bf16 is now the usual one
+    made = tables(tmp_path)
+    assert made.count("| student |") == 1
+    assert "| **one** (fp32) |" in made
+    assert "| random-real (fp32) |" in made
+    assert "- two: students of width 4." in made
+    size = {"latents": 7680}
+    for name, source, more in (("one", "dm", 0), ("two", "dm", 1), ("three", "dm", 1)):
+        write_report(dataclasses.replace(report, source=source, bytes={**size, "labels": more}), tmp_path / name)
+    assert [line.split(" | ")[0] for line in storage_table(tmp_path).splitlines()[2:]] == ["| dm (one)", "| dm (three)"]
 
 
 def test_regions_choose_reports(report: Report, tmp_path: Path) -> None:

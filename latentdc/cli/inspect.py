@@ -155,8 +155,11 @@ def _start(start: Any) -> list[str]:
     """Where the rows started, and how near decoding it came to the real images where these are known."""
     if not isinstance(start, dict) or "kind" not in start:
         return []
-    error = f", {start['psnr_db']:.1f} dB from the real images" if "psnr_db" in start else ""
-    return [f"{'start':<22}{start['kind']}{error}"]
+    near = ""
+    if "psnr_db" in start:  # None where nothing is lost: the logarithm of no error
+        away = "exactly" if start["psnr_db"] is None else f"{start['psnr_db']:.1f} dB from"
+        near = f", {away} the real images"
+    return [f"{'start':<22}{start['kind']}{near}"]
 
 
 def _stored(bank: Any) -> str:
@@ -194,14 +197,12 @@ def _drawn(decoder: Any, card: dict[str, Any], per_class: int) -> tuple[Any, Any
     """Images of random latents of every class, the classes, and their names."""
     import torch
 
-    from latentdc.seeding import stream
+    from latentdc.passing import samples
 
     num_classes = int(card.get("num_classes") or decoder.config.get("num_classes") or 1)
     owner = torch.arange(num_classes).repeat_interleave(per_class)
-    with torch.no_grad():
-        x = decoder(decoder.prior(owner, stream(0, "inspect")), owner).float().clamp(0, 1)
     names = card.get("class_names") or [str(c) for c in range(num_classes)]
-    return (x * 255).round().to(torch.uint8), owner, names
+    return samples(decoder, owner, seed=0), owner, names
 
 
 def _picture(folder: Path) -> str | None:

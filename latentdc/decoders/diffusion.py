@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from latentdc.decoders.chunks import images_at_once
 from latentdc.portable import diffusion
 from latentdc.portable.autoencoder import fit_channels
 from latentdc.portable.diffusion import PREDICTIONS, class_tables, ddim_parts, ddim_step, flow_step, scaling
@@ -30,6 +31,14 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
     travels: ClassVar[type[diffusion.DiffusionDecoder]] = diffusion.DiffusionDecoder
     lossy: ClassVar[bool] = True
     """Decoding what ``encode`` gives is near the image, not equal to it."""
+
+    def _steps(self, z: dict[str, Tensor], owner: Tensor, steps: range) -> Tensor:
+        """As there; without a gradient some rows at a time, since a prior after some steps asks for all at once."""
+        run, num = super()._steps, images_at_once(self)
+        if torch.is_grad_enabled() or len(owner) <= num:
+            return run(z, owner, steps)
+        parts = torch.split(torch.arange(len(owner), device=owner.device), num)
+        return torch.cat([run({key: value[rows] for key, value in z.items()}, owner[rows], steps) for rows in parts])
 
     def check(self) -> None:
         """Refuse settings that do not fit each other.

@@ -38,7 +38,8 @@ class Row:
     images_per_class: float
     """Images per class that the student trains on (the mean, where classes differ)."""
     stored_per_class: float
-    """Stored rows per class; fewer than the images when a formation makes several images of one row."""
+    """Stored rows per class; fewer than the images when a formation makes several images of one row. Of a
+    distribution, which stores none, the draws."""
     bytes_per_class: float
     runs: tuple[Run, ...]
 

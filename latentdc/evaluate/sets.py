@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from latentdc.bundle import Bundle, load_bundle, looks_like_bundle
 from latentdc.data.folders import folder_names
+from latentdc.data.named import PUBLISHED
 from latentdc.data.sources import open_data
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import resolve_decoder
@@ -132,6 +133,11 @@ def subject_of(
         return _of_bundle(load_bundle(path, classes=classes), path.name, spec)
     if is_decoder(source):
         return _of_decoder(path, real, classes)
+    if not path.exists() and str(source) not in PUBLISHED:
+        raise InputError(
+            f'"{source}": there is no such bundle, decoder or folder of images; condense writes a bundle (--out), '
+            f"shipped decoders are {', '.join(sorted(shipped('checkpoints')))}."
+        )
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from latentdc.decoders.reference import read_card, seal
+from latentdc.decoders.reference import CARD, read_card, seal
 from latentdc.errors import BundleError, InputError
 from latentdc.grid import save_grid
 from latentdc.machine import processor
@@ -38,7 +38,8 @@ def publish(
     """Write the decoder folder, complete or not at all: it is built beside ``out`` and moved into place.
 
     Args:
-        out: the folder; a fitted decoder that was there is replaced, anything else is left alone.
+        out: the folder; of a fitted decoder that was there the files that its card lists are replaced, and what else
+            lies beside them is kept.
         decoder: the decoder to ship.
         spec: the data it was trained on.
         facts: recipe, seed, seconds, figures: whatever the card should hold beside data, machine and checksums.
@@ -75,6 +76,7 @@ def publish(
     }
     (fresh / "README.md").write_text(_readme(out.name, card), encoding="utf-8")
     seal(fresh, card)
+    _keep_others(out, fresh)
     out.parent.mkdir(parents=True, exist_ok=True)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -82,6 +84,20 @@ def publish(
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_others(out: Path, fresh: Path) -> None:
+    """Copy what somebody put beside the files of the decoder that was there; its own files give way."""
+    if not out.exists():
+        return
+    own = {CARD, *read_card(out).get("sha256", {})}
+    for path in out.iterdir():
+        if path.name in own or (fresh / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, fresh / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, fresh / path.name, follow_symlinks=False)
 
 
 def check_publishable(out: Path) -> None:

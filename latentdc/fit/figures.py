@@ -109,10 +109,8 @@ def measure(
         return train_student(network, images, labels, fitted, seed=seed, precision=precision)
 
     real = classifier(train.images, train.labels, train.spec)
-    near = (
-        reconstructions(decoder, held.images, held.labels) if reconstructs else samples(decoder, held.labels, seed=seed)
-    )
     if reconstructs:
+        near = reconstructions(decoder, held.images, held.labels)
         copies = reconstructions(decoder, train.images, train.labels)
     else:
         near = samples(decoder, held.labels, seed=seed)

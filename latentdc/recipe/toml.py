@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -114,6 +115,10 @@ def _plain(value: Any, where: str) -> Any:
         return {name: _plain(each, f"{where}.{name}" if where else name) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(each, where) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(
+            f"{where} = {value}: give a finite number; JSON, in which recipes are stored, knows no other."
+        )
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
     raise RecipeError(
