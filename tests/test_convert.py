@@ -215,10 +215,13 @@ def test_refuses_files_and_places(tmp_path: Path) -> None:
     for kind in ("studiogan", "stylegan2"):
         with pytest.raises(InputError, match=r"none.pth: no such file"):
             convert(tmp_path / "none.pth", kind, tmp_path / "out")
-    with pytest.raises(InputError, match="is there already and no decoder folder"):
+    with pytest.raises(InputError, match="is there already and no converted decoder"):
         convert(path, "biggan-pytorch", tmp_path)
     with pytest.raises(InputError, match='space "w": this generator has z and f0 to f1'):
         convert(path, "biggan-pytorch", tmp_path / "out", space="w")
+    (tmp_path / "torn.safetensors").write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match=r"torn.safetensors: not a readable safetensors file"):
+        convert(tmp_path / "torn.safetensors", "biggan-pytorch", tmp_path / "out")
     (tmp_path / "torn.pth").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BundleError, match=r"torn.pth: no readable checkpoint"):
         convert(tmp_path / "torn.pth", "biggan-pytorch", tmp_path / "out")
@@ -226,6 +229,31 @@ def test_refuses_files_and_places(tmp_path: Path) -> None:
         (tmp_path / "text.pth").write_bytes(text)
         with pytest.raises(BundleError, match=r"text.pth: no (readable )?checkpoint"):
             convert(tmp_path / "text.pth", "biggan-pytorch", tmp_path / "out")
+
+
+def test_only_an_earlier_conversion_gives_way_and_what_lies_beside_it_stays(tmp_path: Path) -> None:
+    path, project = saved(tmp_path / "G.pth", foreign.biggan_pytorch()), tmp_path / "project"
+    project.mkdir()
+    (project / "config.json").write_text('{"port": 80}')
+    (project / "card.json").write_text('{"port": 80}')
+    (project / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="project: is there already and no converted decoder"):
+        convert(path, "biggan-pytorch", project)
+    assert sorted(each.name for each in project.iterdir()) == ["card.json", "config.json", "thesis.txt"]
+    out = convert(path, "biggan-pytorch", tmp_path / "out")
+    (out / "thesis.txt").write_text("mine")
+    (out / "config.json").write_text("damaged")
+    convert(path, "biggan-pytorch", out)
+    assert (out / "thesis.txt").read_text() == "mine"
+    load_decoder(out)
+
+
+def test_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "G.pth", foreign.biggan_pytorch())
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    convert(path, "biggan-pytorch", ".")
+    load_decoder(tmp_path / "here")
 
 
 class Ring:

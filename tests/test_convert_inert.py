@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import zipfile
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -84,10 +85,13 @@ def test_a_cycle_is_kept(tmp_path: Path) -> None:
 
 
 class Typed:
-    """A storage of four floats, as torch pickles it inside a tensor."""
+    """A storage of some floats, as torch pickles it inside a tensor."""
+
+    def __init__(self, count: int = 4) -> None:
+        self.count = count
 
     def __reduce__(self) -> Any:
-        untyped = torch.arange(4.0).untyped_storage()
+        untyped = torch.arange(float(self.count)).untyped_storage()
         stored = torch.storage.TypedStorage(wrap_storage=untyped, dtype=torch.float32, _internal=True)
         stream = io.BytesIO()
         torch.save(stored, stream, _use_new_zipfile_serialization=False)
@@ -131,6 +135,23 @@ def test_a_tensor_that_shows_one_number_a_billion_times_is_counted(tmp_path: Pat
     call = Bomb(torch._utils._rebuild_tensor_v2, (Typed(), 0, (2**40,), (0,), False, OrderedDict()))
     with pytest.raises(InputError, match="numbers in the pickle"):
         opened(pickle.dumps(call), tmp_path)
+
+
+def test_a_storage_counts_before_a_tensor_is_made_of_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="more than 1,000 numbers in the pickle"):
+        opened(pickle.dumps([Typed(2000)]), tmp_path, Limits(numbers=1000))
+
+
+def test_a_storage_may_not_unfold(tmp_path: Path) -> None:
+    whole, small = io.BytesIO(), io.BytesIO()
+    untyped = torch.zeros(100_000).untyped_storage()
+    torch.save(torch.storage.TypedStorage(wrap_storage=untyped, dtype=torch.float32, _internal=True), whole)
+    with zipfile.ZipFile(whole) as read, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in read.namelist():
+            packed.writestr(name, read.read(name))
+    assert len(small.getvalue()) < 10_000
+    with pytest.raises(BundleError, match="storage in the pickle is compressed"):
+        opened(pickle.dumps(Bomb(torch.storage._load_from_bytes, (small.getvalue(),))), tmp_path)
 
 
 @pytest.mark.parametrize(

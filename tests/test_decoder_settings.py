@@ -87,6 +87,8 @@ def test_fewer_steps_are_those_of_the_scheduler() -> None:
         ("gan", {"spcae": "w"}, r'decoder\.spcae: "spcae": no such setting of a GanDecoder\. Did you mean "space"\?'),
         ("gan", {"space": "w"}, r'decoder with space = "w": space "w": this generator has z and f0 to f1\. w and w\+'),
         ("pixels", {"space": "w"}, r"no such setting of a PixelsDecoder\. Known: none"),
+        ("diffusion", {"steps": 1.0}, r"decoder\.steps = 1\.0: this decoder's plan has 2"),
+        ("gan", {"truncation": 0.5}, r"truncation = 0\.5: give 0 to 1 to a generator with a mapping network"),
         ("diffusion", {"steps": 7}, r"decoder\.steps = 7: this decoder's plan has 2, of which 1, 2 can be taken"),
         ("diffusion", {"guidance": 2.0}, "guidance = 2.0: needs a class for none"),
         ("autoencoder", {"quantise": True}, "only a VQModel quantises"),

@@ -102,6 +102,11 @@ def test_a_dit_pipeline_finds_classes_by_name(tmp_path: Path) -> None:
     given = load_decoder(folder, SPEC, settings={"class_ids": [4, 0, 2]})
     named["id2label"] = {"0": "coat", "2": "purse, bag", "4": "boot", "1": "hat", "3": "sock"}
     (folder / "model_index.json").write_text(json.dumps(named))
+    for wrong in ({"first": "coat"}, ["coat", "boot"]):
+        (folder / "model_index.json").write_text(json.dumps({**named, "id2label": wrong}))
+        with pytest.raises(BundleError, match=r"id2label = .*: a name for each number is needed"):
+            load_decoder(folder, SPEC)
+    (folder / "model_index.json").write_text(json.dumps(named))
     found = load_decoder(folder, SPEC)
     assert found.class_ids == given.class_ids == [4, 0, 2]
     assert resolve_decoder(folder, SPEC).config["num_classes"] == 3
@@ -133,6 +138,12 @@ def test_refused_folders(tmp_path: Path) -> None:
     kl().save_pretrained(tmp_path / "kl")
     with pytest.raises(InputError, match=r"image_shape = \(1, 9, 9\): .*multiples of 2"):
         load_decoder(tmp_path / "kl", dataclasses.replace(SPEC, image_shape=(1, 9, 9)))
+    config = (tmp_path / "kl" / "config.json").read_text()
+    for change in ({"block_out_channels": []}, {"norm_num_groups": 0}):
+        (tmp_path / "kl" / "config.json").write_text(json.dumps({**json.loads(config), **change}))
+        with pytest.raises(BundleError, match="kl: cannot be loaded as AutoencoderKL: "):
+            load_decoder(tmp_path / "kl", SPEC)
+    (tmp_path / "kl" / "config.json").write_text(config)
     (tmp_path / "kl" / WEIGHTS).rename(tmp_path / "kl" / "diffusion_pytorch_model.bin")
     with pytest.raises(BundleError, match="latentdc reads safetensors only"):
         load_decoder(tmp_path / "kl", SPEC)

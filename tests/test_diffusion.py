@@ -197,7 +197,8 @@ GOOD: dict[str, Any] = {
         ({"prediction": "flow", "eta": 0.5}, "eta = 0.5: .*knows no x0 and no noise"),
         ({"prediction": "linear", "plan": [[1, 1, 1, 1, 1]] * 2}, 'prediction = "linear": give one step'),
         ({"eta": -1.0}, "eta = -1.0"),
-        ({"backward_steps": 0}, "backward_steps = 0: give 0 or more, and 1 or more"),
+        ({"eta": 1.5}, "eta = 1.5, .*: give 0 to 1"),
+        ({"backward_steps": 0}, "backward_steps = 0: give 0 to 1, and 1 or more"),
         ({"image_shape": [8, 8]}, r"image_shape = \(8, 8\): give \(c, h, w\) with c = 1"),
         ({"image_shape": [2, 8, 8]}, r"give \(c, h, w\) with c = 1, or 1 for 3, or 3 for 1"),
         (
@@ -221,6 +222,20 @@ def test_sides_must_be_multiples() -> None:
         DiffusionDecoder(
             "UNet2DModel", config, [1, 9, 9], "epsilon", PLAN, autoencoder_class="AutoencoderKL", autoencoder_config=KL
         )
+
+
+def test_sides_must_survive_every_level_of_the_unet() -> None:
+    levels = {
+        "down_block_types": ["DownBlock2D"] * 3,
+        "up_block_types": ["UpBlock2D"] * 3,
+        "block_out_channels": [4, 4, 4],
+    }
+    config = {**UNET, "num_class_embeds": 3, **levels}
+    with pytest.raises(
+        ValueError, match=r"a U-Net of 3 levels halves its input 2 times: .*multiples of 4; load .*--size"
+    ):
+        DiffusionDecoder(**{**GOOD, "denoiser_config": config, "image_shape": [1, 10, 12]})
+    DiffusionDecoder(**{**GOOD, "denoiser_config": config, "image_shape": [1, 12, 12]})
 
 
 def test_blocks_that_embed_classes_differently_have_no_condition_to_learn() -> None:

@@ -117,6 +117,7 @@ def test_ddpm_betas_are_stepped_by_ddim() -> None:
             2,
             "of pure noise .* epsilon tells nothing; predict v instead",
         ),
+        ({**DDIM, "timestep_spacing": "even"}, 2, "scheduler DDIMScheduler: even is not supported"),
         ({**DDIM, "steps_offset": 5}, 1000, "steps_offset = 5: 1004 is no step"),
         ({"_class_name": "EulerDiscreteScheduler"}, 1, 'needs timestep_spacing = "trailing".* this has "linspace"'),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -35,6 +37,8 @@ def test_sizes(shape: tuple[int, int, int], channels: tuple[int, ...]) -> None:
         ({"channels": ()}, "channels"),
         ({"z_dim": 0}, "at least 1"),
         ({"num_classes": 0}, "at least 1"),
+        ({"truncation": 0.5}, "truncation = 0.5: .*mapping network"),
+        ({"truncation": math.nan, "mapping": 1}, "truncation = nan: give 0 to 1"),
     ],
 )
 def test_refuses(change: dict[str, object], said: str) -> None:

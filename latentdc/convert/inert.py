@@ -12,6 +12,7 @@ import math
 import pickle
 import pickletools
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Limits:
     """Steps of the pickle's program; a StyleGAN2 file has some ten thousand."""
     tensors: int = 100_000
     numbers: int = 2 << 30
-    """Numbers in all tensors and arrays together, and entries of copied containers."""
+    """Numbers in all storages, and in all tensors and arrays made of them, and entries of copied containers."""
 
 
 class Stub:
@@ -183,10 +184,17 @@ class _Inert(pickle.Unpickler):
         return build
 
     def _storage(self, content: bytes) -> _Sealed:
+        if content[:2] == b"PK":  # a zip archive may unfold to a thousand times its size
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                entries = archive.infolist()
+            if any(entry.compress_type for entry in entries) or sum(each.file_size for each in entries) > len(content):
+                raise BundleError("a storage in the pickle is compressed, which torch never writes; refused.")
         stored: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         if not isinstance(stored, torch.TypedStorage):
             raise BundleError("a storage in the pickle is none; refused.")
-        return _Sealed(torch.empty(0, dtype=stored.dtype).set_(stored._untyped_storage))
+        flat = torch.empty(0, dtype=stored.dtype).set_(stored._untyped_storage)
+        self._spend(flat.numel())
+        return _Sealed(flat)
 
     def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Sealed:
         flat = storage.value

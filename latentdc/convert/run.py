@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,15 @@ from typing import Any
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 
+from latentdc.atomic import destination
 from latentdc.convert.biggan import read_biggan_pytorch, read_pretrained, read_studiogan
 from latentdc.convert.module import Generator, read_module
 from latentdc.convert.states import State
 from latentdc.convert.stylegan import read_stylegan2
 from latentdc.decoders.components import sha256_of
-from latentdc.decoders.reference import CARD, seal
-from latentdc.errors import InputError, unknown
+from latentdc.decoders.reference import CARD, read_card
+from latentdc.decoders.writing import write_decoder
+from latentdc.errors import BundleError, InputError, unknown
 from latentdc.portable.biggan import BigGanDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
 from latentdc.seeding import stream
@@ -54,7 +55,7 @@ def convert(
     Args:
         file: the checkpoint.
         kind: its layout, one of ``KINDS``, or ``"module"`` for the weights of any importable class.
-        out: folder to write; an older decoder folder in its place is replaced.
+        out: folder to write; of a decoder that was converted to the same place its own files are replaced.
         space: latent space of the decoder: ``z``, or what the generator has besides.
         truncation: psi of StyleGAN2's mapping, or BigGAN's truncation of z; None for none.
         generator: of kind ``"module"``: the class and how it is called. Its code runs.
@@ -70,22 +71,19 @@ def convert(
         raise InputError(
             f"--kind {kind}: --module and --z-shape belong to --kind {MODULE}; give both with it, or none."
         )
-    source, target = Path(file), Path(out)
-    if target.exists() and not (target / "config.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: is there already and no decoder folder; give a new folder (--out).")
+    source, target = Path(file), destination(out)
+    _check_place(target)
     if generator is not None:
         if space != "z" or truncation is not None:
             raise InputError(f"--kind {MODULE}: a module has the space z and no truncation; leave both out.")
         decoder: Any = _finite(read_module(source, generator), source)
-        _write(target, decoder, _card(decoder, source, kind))
-        return target
+        return _written(target, decoder, _card(decoder, source, kind))
     made, reader = KINDS[kind]
     config, state = read_pretrained(source, truncation) if "pretrained" in kind else reader(source)
     if truncation is not None:
         config["truncation"] = truncation
     decoder = _built(made, {**config, "space": space}, state, source)
-    _write(target, decoder, _card(decoder, source, kind))
-    return target
+    return _written(target, decoder, _card(decoder, source, kind))
 
 
 def _built(kind: type[ModelMixin], config: dict[str, Any], state: State, source: Path) -> Any:
@@ -110,6 +108,23 @@ def _finite(decoder: Any, source: Path) -> Any:
     return decoder
 
 
+def _check_place(target: Path) -> None:
+    """Refuse a place that is taken by anything but an earlier conversion."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    try:
+        converted = target.is_dir() and {"source", "sha256"} <= set(read_card(target))
+    except BundleError:  # a card that is none
+        converted = False
+    if not converted:
+        raise InputError(f"{target}: is there already and no converted decoder; give a new folder (--out).")
+
+
+def _written(target: Path, decoder: Any, card: dict[str, Any]) -> Path:
+    write_decoder(target, decoder, card, _readme(target.name, card))
+    return target
+
+
 def _card(decoder: Any, source: Path, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
@@ -120,22 +135,6 @@ def _card(decoder: Any, source: Path, kind: str) -> dict[str, Any]:
         "source": {"file": source.name, "bytes": source.stat().st_size, "sha256": sha256_of(source)},
         "layout": f"weights of {decoder.config.generator}, loaded whole" if kind == MODULE else UNSEEN,
     }
-
-
-def _write(target: Path, decoder: ModelMixin, card: dict[str, Any]) -> None:
-    fresh, old = target.with_name(f".{target.name}.partial"), target.with_name(f".{target.name}.old")
-    for path in (fresh, old):
-        shutil.rmtree(path, ignore_errors=True)
-    decoder.save_pretrained(fresh)
-    for path in fresh.iterdir():
-        path.chmod(0o644)  # safetensors writes files only their owner can read
-    (fresh / "README.md").write_text(_readme(target.name, card), encoding="utf-8")
-    seal(fresh, card)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _readme(name: str, card: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from latentdc.atomic import read_tensors
 from latentdc.errors import BundleError, InputError
 
 State = dict[str, Tensor]
@@ -36,7 +36,7 @@ def read_state(path: Path) -> State:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a checkpoint's file.")
-    found: Any = load_file(path) if path.suffix == ".safetensors" else _loaded(path)
+    found: Any = read_tensors(path)[0] if path.suffix == ".safetensors" else _loaded(path)
     return plain(found, str(path))
 
 

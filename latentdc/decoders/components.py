@@ -107,8 +107,8 @@ def load_component(kind: type[ModelMixin], folder: Path, *, own: Sequence[type[A
             str(folder), output_loading_info=True, use_safetensors=True, local_files_only=True
         )
         module, info = loaded
-    except (OSError, ValueError, TypeError, RuntimeError, KeyError) as error:
-        raise BundleError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+    except Exception as error:  # whatever a class raises at sizes it cannot be made in, down to ZeroDivisionError
+        raise BundleError(f"{folder}: cannot be loaded as {kind.__name__}: {error or type(error).__name__}") from error
     for what in ("missing", "unexpected", "mismatched"):
         if names := info.get(f"{what}_keys"):
             listed = ", ".join(sorted(map(str, names)))

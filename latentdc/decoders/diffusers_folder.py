@@ -14,7 +14,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from latentdc.decoders.components import load_component, read_json
 from latentdc.decoders.diffusion import DiffusionDecoder
 from latentdc.decoders.wrapping import autoencoder_decoder, diffusion_decoder
-from latentdc.errors import InputError
+from latentdc.errors import BundleError, InputError
 from latentdc.portable.autoencoder import AutoencoderDecoder
 from latentdc.portable.diffusion import AUTOENCODERS, DENOISERS
 from latentdc.types import DataSpec
@@ -143,7 +143,12 @@ def _class_ids(index: Mapping[str, Any], known: int, spec: DataSpec) -> list[int
         InputError: names that are not found and numbers that differ.
     """
     names = index.get("id2label") or {}
-    by_name = {word.strip(): int(number) for number, words in names.items() for word in str(words).split(",")}
+    try:
+        by_name = {word.strip(): int(number) for number, words in names.items() for word in str(words).split(",")}
+    except (AttributeError, ValueError) as error:
+        raise BundleError(
+            f"model_index.json: id2label = {str(names)[:60]}: a name for each number is needed."
+        ) from error
     if all(name in by_name for name in spec.class_names):
         return [by_name[name] for name in spec.class_names]
     if spec.num_classes == known:

@@ -72,7 +72,11 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
             ),
             (size == 5 and (num > 1 or self.skip != "none"), 'prediction = "linear": give one step, and skip = "none"'),
             *self._uneven(),
-            (self.eta < 0 or last < 1, f"eta = {self.eta}, backward_steps = {last}: give 0 or more, and 1 or more"),
+            *self._indivisible(),
+            (
+                not 0 <= self.eta <= 1 or last < 1,
+                f"eta = {self.eta}, backward_steps = {last}: give 0 to 1, and 1 or more",
+            ),
             (
                 not 0 < config.start <= 1,
                 f"start = {config.start}: give the share of the steps to take, above 0 and at most 1",
@@ -80,6 +84,20 @@ class DiffusionDecoder(diffusion.DiffusionDecoder):
         ):
             if wrong:
                 raise ValueError(message)
+
+    def _indivisible(self) -> list[tuple[bool, str]]:
+        """A size that a U-Net cannot halve at each of its levels and double again, and what to say of it."""
+        blocks = self.denoiser.config.get("down_block_types") or [None]
+        factor = 2 ** (len(blocks) - 1)
+        whole = self.shape[1] // self.start_shape[1] * factor
+        wrong = any(side % factor for side in self.start_shape[1:])
+        return [
+            (
+                wrong,
+                f"image_shape = {self.shape}: a U-Net of {len(blocks)} levels halves its input {len(blocks) - 1} "
+                f"times: height and width must be multiples of {whole}; load the data at such a size (--size)",
+            )
+        ]
 
     def _uneven(self) -> list[tuple[bool, str]]:
         """Statistics of the autoencoder's latents that are not one for each channel, and what to say of them."""

@@ -74,7 +74,10 @@ def _made(name: str, scheduler: Mapping[str, Any]) -> Any:
 
 
 def _ddim(made: Any, steps: int) -> Plan:
-    made.set_timesteps(steps)
+    try:
+        made.set_timesteps(steps)
+    except ValueError as error:  # a spacing that diffusers only now finds unknown
+        raise InputError(f"scheduler {type(made).__name__}: {error}") from error
     levels, last = made.alphas_cumprod.tolist(), float(made.final_alpha_cumprod)
     times = [int(time) for time in made.timesteps]
     if times[0] >= len(levels):

@@ -99,7 +99,7 @@ def thinned(plan: Any, steps: int) -> list[list[float]]:
     """
     num = len(plan)
     fit = [n for n in range(1, num + 1) if num % n == 0]
-    if steps not in fit:
+    if not isinstance(steps, int) or steps not in fit:
         raise InputError(
             f"decoder.steps = {steps}: this decoder's plan has {num}, of which {', '.join(map(str, fit))} can be "
             "taken; for others load the model with its scheduler from a folder of diffusers."

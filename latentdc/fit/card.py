@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from latentdc.decoders.reference import CARD, read_card, seal
+from latentdc.decoders.reference import read_card
+from latentdc.decoders.writing import write_decoder
 from latentdc.errors import BundleError, InputError
 from latentdc.grid import save_grid
 from latentdc.machine import processor
@@ -50,18 +49,10 @@ def publish(
         InputError: the place is taken by something that is no fitted decoder.
     """
     check_publishable(out)  # Again: training took a while, and somebody may have put something there.
-    fresh = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
     module: Any = decoder  # diffusers' own classes carry no types
-    module.to("cpu").save_pretrained(fresh)
-    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
-    config.pop("_name_or_path", None)  # diffusers notes the folder a module came from
-    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    for path in fresh.iterdir():
-        path.chmod(0o644)  # safetensors writes files only their owner can read
+    module.to("cpu")
     images, owner = picture
     per_class = int(torch.bincount(owner).max())
-    save_grid(fresh / "samples.png", images, owner, spec.class_names, per_class=per_class)
     card: dict[str, Any] = {
         "kind": kind,
         "data": spec.name,
@@ -74,30 +65,11 @@ def publish(
         **facts,
         "machine": machine(),
     }
-    (fresh / "README.md").write_text(_readme(out.name, card), encoding="utf-8")
-    seal(fresh, card)
-    _keep_others(out, fresh)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        out.rename(old)
-    fresh.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
 
+    def draw(folder: Path) -> None:
+        save_grid(folder / "samples.png", images, owner, spec.class_names, per_class=per_class)
 
-def _keep_others(out: Path, fresh: Path) -> None:
-    """Copy what somebody put beside the files of the decoder that was there; its own files give way."""
-    if not out.exists():
-        return
-    own = {CARD, *read_card(out).get("sha256", {})}
-    for path in out.iterdir():
-        if path.name in own or (fresh / path.name).exists():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, fresh / path.name, symlinks=True)
-        else:
-            shutil.copy2(path, fresh / path.name, follow_symlinks=False)
+    write_decoder(out, decoder, card, _readme(out.name, card), draw=draw)
 
 
 def check_publishable(out: Path) -> None:

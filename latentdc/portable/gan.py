@@ -103,7 +103,8 @@ class GanDecoder(ModelMixin, ConfigMixin):
         space: one of those above.
 
     Raises:
-        ValueError: height or width not divisible as said, a size below 1, or a space that does not exist.
+        ValueError: height or width not divisible as said, a size below 1, a truncation without a mapping network, or a
+            space that does not exist.
 
     *Reference:* Miyato & Koyama 2018, arXiv 1802.05637 (class-conditional GAN); Chen et al. 2019, arXiv 1810.01365;
     spaces as in Cazenavette et al. 2023, arXiv 2305.01649.
@@ -138,6 +139,11 @@ class GanDecoder(ModelMixin, ConfigMixin):
         if min(z_dim, num_classes, embed_dim, *channels) < 1 or mapping < 0:
             raise ValueError(
                 "z_dim, num_classes, embed_dim and every entry of channels must be at least 1, mapping at least 0."
+            )
+        if not 0 <= truncation <= 1 or (truncation != 1 and not mapping):
+            raise ValueError(
+                f"truncation = {truncation}: give 0 to 1 to a generator with a mapping network, whose w it pulls "
+                "towards the mean of the class; without one leave it at 1."
             )
         self.base = (channels[0], height // factor, width // factor)
         condition = z_dim + embed_dim

@@ -1,0 +1,63 @@
+"""Writes a decoder's folder: whole or not at all, its own files replaced, what else lies beside them kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers.models.modeling_utils import ModelMixin
+
+from latentdc.decoders.reference import CARD, read_card, seal
+
+
+def write_decoder(
+    out: Path,
+    decoder: ModelMixin,
+    card: Mapping[str, Any],
+    readme: str,
+    *,
+    draw: Callable[[Path], object] | None = None,
+) -> None:
+    """Build the folder beside ``out`` and move it into place: weights and configuration, README, sealed card.
+
+    Args:
+        out: where; whether what is there may be replaced was asked before.
+        decoder: on the CPU.
+        card: what ``card.json`` says beside the sha256 of every file.
+        readme: text of ``README.md``.
+        draw: called with the unfinished folder, for pictures.
+    """
+    fresh, old = out.with_name(f".{out.name}.partial"), out.with_name(f".{out.name}.old")
+    for path in (fresh, old):
+        shutil.rmtree(path, ignore_errors=True)
+    decoder.save_pretrained(fresh)
+    config = json.loads((fresh / "config.json").read_text(encoding="utf-8"))
+    config.pop("_name_or_path", None)  # diffusers notes the folder a module came from
+    (fresh / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for path in fresh.iterdir():
+        path.chmod(0o644)  # safetensors writes files only their owner can read
+    if draw is not None:
+        draw(fresh)
+    (fresh / "README.md").write_text(readme, encoding="utf-8")
+    seal(fresh, dict(card))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.exists():
+        _keep_others(out, fresh)
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _keep_others(old: Path, fresh: Path) -> None:
+    """Copy what somebody put beside the files that the old card lists."""
+    own = {CARD, *read_card(old).get("sha256", {})}
+    for path in old.iterdir():
+        if path.name in own or (fresh / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, fresh / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, fresh / path.name, follow_symlinks=False)
