@@ -1,11 +1,12 @@
-"""Files that appear whole or not at all, and safetensors files with texts beside their tensors."""
+"""Files and folders that appear whole or not at all, and safetensors files with texts beside their tensors."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +57,23 @@ def destination(path: Path | str) -> Path:
             f"{path}: nothing can be written there ({error.strerror}); choose another place (--out)."
         ) from error
     return place
+
+
+def keep_others(old: Path, fresh: Path, own: Collection[str]) -> None:
+    """Copy to a new result what somebody put beside the old one, whose own files and folders give way.
+
+    Args:
+        old: the folder that is about to be replaced; it need not be there.
+        fresh: the folder that takes its place; nothing in it is touched.
+        own: what the old result itself consists of, as paths relative to ``old``.
+    """
+
+    def gives_way(folder: str, names: list[str]) -> set[str]:
+        inside = Path(folder).relative_to(old)
+        return {name for name in names if (inside / name).as_posix() in own or (fresh / inside / name).exists()}
+
+    if old.is_dir():
+        shutil.copytree(old, fresh, symlinks=True, ignore=gives_way, dirs_exist_ok=True)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,12 +48,21 @@ def repository_of(name: str, revision: str | None = None, *, what: str = "reposi
     if not is_repository(name):
         raise InputError(
             f'"{name}" is no folder of a {what}, and not an owner/name on the Hub (perhaps with @revision). Check the '
-            "path (a bundle is what --out wrote)."
+            f"path (a bundle is what --out wrote).{_apart(name) if what == 'decoder' else ''}"
         )
     repo_id, _, pinned = name.partition("@")
     if pinned and revision is not None and revision != pinned:
         raise InputError(f'"{name}" and revision = "{revision}": give the revision once.')
     return Repository(repo_id, pinned or revision)
+
+
+def _apart(name: str) -> str:
+    """How a folder in a repository is named, if that seems to be meant."""
+    *top, inside = name.split("/", 2)
+    if len(top) < 2 or not inside or not is_repository("/".join(top)):
+        return ""
+    told = f'"{"/".join(top)}" with --subfolder {inside}, in Python subfolder="{inside}"'
+    return f" A folder in a repository on the Hub is given apart: {told}."
 
 
 def _api(token: str | bool | None) -> HfApi:
@@ -64,8 +72,18 @@ def _api(token: str | bool | None) -> HfApi:
     return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
 
 
+def _failures() -> tuple[type[Exception], ...]:
+    """What the Hub's client raises when the Hub does not answer, or not as was hoped."""
+    from huggingface_hub import errors
+
+    # Its base of all errors of transport, which one of two packages defines, depending on the client's version.
+    transport: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
+    return (transport, errors.HFValidationError, errors.OfflineModeIsEnabled, OSError)
+
+
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def fetch(
@@ -77,7 +95,7 @@ def fetch(
     token: str | bool | None = None,
     local_files_only: bool = False,
     force_download: bool = False,
-    patterns: Sequence[str] = WANTED,
+    subfolder: str = "",
 ) -> Path:
     """Download the weights, settings and cards of a repository and return its folder, named by the commit.
 
@@ -91,30 +109,31 @@ def fetch(
         token: access token for private repositories.
         local_files_only: look at the cache only.
         force_download: download again.
-        patterns: files to download.
+        subfolder: of a whole pipeline, the only folder to download.
 
     Raises:
-        InputError: the name is no ``owner/name``, or the Hub did not give it.
+        InputError: the name is no ``owner/name``, the Hub did not give it, or it has no such folder.
     """
     wanted = repository_of(repository, revision, what=what)
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
     try:
-        return Path(
+        root = Path(
             _api(token).snapshot_download(
                 wanted.repo_id,
                 revision=wanted.revision,
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 force_download=force_download,
-                allow_patterns=list(patterns),
+                allow_patterns=[f"{subfolder}/{pattern}" if subfolder else pattern for pattern in WANTED],
             )
         )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except _failures() as error:
         raise InputError(
             f'"{repository}" is no folder of a {what}, and the Hub did not give it: {_reason(error)} Check the path, '
             "the name and the revision."
         ) from None
+    if not (root / subfolder).is_dir():
+        raise InputError(f'"{repository}": has no folder "{subfolder}" with weights or settings. Check the subfolder.')
+    return root
 
 
 def upload(
@@ -139,10 +158,8 @@ def upload(
         token: access token with the right to write.
 
     Raises:
-        InputError: the name cannot be one, or the Hub refused.
+        InputError: the name cannot be one, or the Hub refused or was not reached.
     """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
     api, kind = _api(token), "dataset" if dataset else "model"
     try:
         made = api.create_repo(repository, private=private, exist_ok=True, repo_type=kind)
@@ -156,8 +173,8 @@ def upload(
             revision=revision,
             delete_patterns=list(_OF_DATASETS if dataset else _OF_MODELS),
         )
-    except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except _failures() as error:
         raise InputError(
-            f'"{repository}": the Hub did not take it: {_reason(error)} Check the name and the token.'
+            f'"{repository}": the Hub did not take it: {_reason(error)} Check the connection, the name and the token.'
         ) from None
     return str(commit.commit_url)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_parts import SPEC, tiny_bank
+from own_generator import Generator
+from tiny_parts import SPEC, tiny_bank, tiny_decoder
 
-from latentdc.bundle import layout, load_bundle, save_bundle
+from latentdc.bundle import attach_report, layout, load_bundle, requantise, save_bundle
 from latentdc.errors import BundleError, InputError
 from latentdc.latents import decode
 
@@ -67,3 +68,17 @@ def test_own_code_must_stand_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_every_installed_component_can_travel() -> None:
     for kind in layout.CLASSES.values():
         assert kind.__name__ in layout.portable_source(kind)
+
+
+def test_a_decoder_of_ones_own_class_in_another_storage_and_with_a_report(tmp_path: Path) -> None:
+    decoder = tiny_decoder("module")
+    bundle = save_bundle(tmp_path / "b", bank=tiny_bank(decoder), decoder=decoder, spec=SPEC, provenance={})
+    attach_report(bundle, {"rows": [1]})
+    assert load_bundle(bundle, classes=[Generator]).report == {"rows": [1]}
+    with pytest.raises(InputError, match="is made of own_generator:Generator"):
+        requantise(bundle, tmp_path / "small", "int8")
+    small = load_bundle(requantise(bundle, tmp_path / "small", "int8", classes=[Generator]), classes=[Generator])
+    assert small.bank.storage == "int8"
+    card = (bundle / "README.md").read_text()
+    assert "from own_generator import Generator\n" in card
+    assert 'load_bundle("path", classes=[Generator])' in card

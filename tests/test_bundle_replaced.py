@@ -88,3 +88,30 @@ def test_refusals_before_any_work(tmp_path: Path) -> None:
         check_savable(tmp_path / "mine" / "notes.txt", decoder=decoder)
     with pytest.raises(InputError, match="cannot be stored"):
         check_savable(tmp_path / "new", decoder=nn.Linear(2, 2))
+
+
+def test_what_lies_beside_a_bundle_is_kept(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "set", formation="tiles", report={"accuracy": 1.0})
+    (folder / "notes.txt").write_text("mine")
+    (folder / "plots").mkdir()
+    (folder / "plots" / "curve.png").write_bytes(b"mine too")
+    (folder / "README.md").write_text("edited: a file of the bundle, which gives way")
+    write_bundle(folder, formation=None, provenance={"seed": 8})
+    assert ((folder / "notes.txt").read_text(), (folder / "plots" / "curve.png").read_bytes()) == ("mine", b"mine too")
+    assert not (folder / "formation").exists()
+    assert not (folder / "report.json").exists()
+    back = load_bundle(folder)
+    assert (back.provenance["seed"], back.formation, back.report) == (8, None, None)
+    assert "edited" not in (folder / "README.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_would_make_the_new_bundle_unreadable_is_neither_kept_nor_lost(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "set")
+    for name in ("train.py", "bank/notes"):
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=f"set: {name} is no part of the bundle that would be replaced .*move it"):
+            write_bundle(folder, provenance={"seed": 8})
+        assert (folder / name).read_text() == "mine"
+        (folder / name).unlink()
+    assert load_bundle(folder).provenance["seed"] == 7

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import socket
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import datasets
 import diffusers
@@ -24,6 +27,7 @@ from latentdc.cli.__main__ import app
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.evaluate.sets import subject_of
+from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.pipelines.publish import PARQUET, push_dataset_to_hub
 from latentdc.pipelines.synthesis import DatasetSynthesisPipeline
 
@@ -98,9 +102,38 @@ def test_a_pipeline_of_diffusers_is_a_decoder(hub: Hub, tmp_path: Path, tiny_sto
     folder = pipeline(tmp_path / "pipe", diffusers.DDIMScheduler(clip_sample=False), unet=tiny_unet(3))
     run("push", folder, "me/pipe")
     assert {"model_index.json", "unet/config.json"} <= hub.commits["me/pipe"][-1][1].keys()
+    assert CondensationPipeline.from_pretrained("me/pipe").decoder_reference["repo_id"] == "me/pipe"
     subject = subject_of(folder, tiny_store)
     assert subject.images.x.shape == tiny_store.images.shape
     assert subject.note == "every real image, encoded and decoded"
+
+
+def test_the_card_of_a_decoder_of_ones_own_class(hub: Hub, tmp_path: Path) -> None:
+    tiny_decoder("module").save_pretrained(tmp_path / "own")
+    run("push", tmp_path / "own", "me/own", "--own", "own_generator:Generator")
+    card = hub.commits["me/own"][-1][1]["README.md"].decode()
+    assert "--decoder me/own --own own_generator:Generator" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    assert "component_classes=[Generator]" in code
+    made: dict[str, Any] = {}
+    exec(code, made)  # It is what a reader would copy.
+    assert made["pipe"].decoder.config["generator"] == "own_generator:Generator"
+
+
+def test_a_hub_that_cannot_be_reached(hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # Not listening: connections are refused.
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        for arguments in ([bundle, "me/x"], [bundle, "me/x", "--dataset"]):
+            failed = CliRunner().invoke(app, ["push", *map(str, arguments)])
+            assert failed.exit_code == 2, failed.output
+            said = failed.stderr.splitlines()[-1]
+            assert re.match(r'latentdc: error: "me/x": the Hub did not take it: .*refused\. Check the connection', said)
+        failed = CliRunner().invoke(app, ["decode", "me/x", "--out", str(tmp_path / "out")])
+        assert failed.exit_code == 2, failed.output
+        assert failed.stderr.splitlines()[-1].startswith(
+            'latentdc: error: "me/x" is no folder of a bundle, and the Hub'
+        )
 
 
 def test_refusals(hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +152,9 @@ def test_refusals(hub: Hub, bundle: Path, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InputError, match="images_per_class belongs to a bundle"):
         push_dataset_to_hub(tmp_path, "me/x", images_per_class=1)
     hub.read_only = True
-    with pytest.raises(InputError, match=r'"me/x": the Hub did not take it: .*Check the name and the token'):
+    with pytest.raises(
+        InputError, match=r'"me/x": the Hub did not take it: .*Check the connection, the name and the token'
+    ):
         push_dataset_to_hub(bundle, "me/x")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"latentdc\[datasets\]"):

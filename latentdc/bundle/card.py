@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from latentdc.bundle.contents import Bundle
+from latentdc.bundle.layout import CLASSES, is_library_class
+from latentdc.decoders.components import class_path
 from latentdc.hub import is_repository
 from latentdc.portable.distribution import DistributionBank
+from latentdc.portable.module import ModuleDecoder
 
 _TEMPLATE = """\
 ---
@@ -44,9 +47,9 @@ The weights are safetensors and run nothing.
 ## Load it with latentdc
 
 ```python
-from latentdc import load_bundle
+from latentdc import load_bundle{imports}
 
-bundle = load_bundle("path")   # checks the sha256 of every file and runs no code from the folder
+bundle = load_bundle("path"{given})   # checks the sha256 of every file and runs no code from the folder
 ```
 
 ## Storage
@@ -70,7 +73,10 @@ def card_text(bundle: Bundle, code: list[str]) -> str:
         code: names of the Python files in the folder.
     """
     spec = bundle.spec
+    imports, names = in_python(borrowed(bundle.decoder, bundle.formation))
     return _TEMPLATE.format(
+        imports=imports,
+        given=f", classes=[{names}]" if names else "",
         front="\n".join(_front(bundle)),
         figures=_figures(bundle.report),
         name=spec.name,
@@ -82,6 +88,23 @@ def card_text(bundle: Bundle, code: list[str]) -> str:
         table="\n".join(bundle.storage.lines()),
         classes=", ".join(spec.class_names),
     )
+
+
+def borrowed(*parts: Any) -> tuple[str, ...]:
+    """``package.module:Class`` of each class that parts are made of and latentdc lacks: whoever loads them gives it."""
+    found = []
+    for part in parts:
+        if isinstance(part, ModuleDecoder):
+            found.append(str(part.config["generator"]))
+        elif part is not None and type(part).__name__ not in CLASSES and not is_library_class(type(part)):
+            found.append(class_path(type(part)))
+    return tuple(found)
+
+
+def in_python(paths: Iterable[str]) -> tuple[str, str]:
+    """What an example adds to give such classes: lines that import them, and their names."""
+    pairs = [path.split(":") for path in paths]
+    return "".join(f"\nfrom {module} import {name}" for module, name in pairs), ", ".join(name for _, name in pairs)
 
 
 def _what(bundle: Bundle) -> str:

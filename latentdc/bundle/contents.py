@@ -40,7 +40,8 @@ class Bundle:
     decoder_public: str | None = None
     """Public name of the decoder, if it can be had elsewhere."""
     decoder_reference: Mapping[str, Any] | None = None
-    """Where the decoder is fetched from, if the folder does not carry it: repo_id, revision, subfolder, sha256."""
+    """Where the decoder is fetched from, if the folder does not carry it: repo_id, revision, subfolder, and sha256
+    of each file."""
     raw_set_bytes: int | None = None
     """Size of the real training set as uint8, where known."""
 

@@ -108,13 +108,21 @@ def dump(path: Path, value: Any) -> None:
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def unlisted(folder: Path, listed: set[str]) -> list[str]:
+def listed(folder: Path) -> set[str]:
+    """The files that a folder's manifest lists; none where it is damaged."""
+    with suppress(BundleError):
+        files = read_json(folder / MANIFEST).get("files")
+        return set(files) if isinstance(files, dict) else set()
+    return set()
+
+
+def unlisted(folder: Path, known: set[str]) -> list[str]:
     """Files outside the manifest that a loader might read: any in a component's folder, code and weights elsewhere."""
     found = []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         inside = name.split("/")[0] in COMPONENTS
-        if path.is_file() and name not in listed and (inside or path.suffix in LOADABLE):
+        if path.is_file() and name not in known and (inside or path.suffix in LOADABLE):
             found.append(name)
     return found
 

@@ -30,30 +30,13 @@ def load_bundle(
         classes: component classes beyond latentdc's own, for bundles with somebody's own decoder, and generators that
             a decoder of kind ``module`` is made of.
         decoder_folder: a copy of the decoder that a bundle names instead of carrying it; None fetches it from the Hub.
-            Either way its weights must have the recorded sha256.
+            Either way weights and configuration must have the recorded sha256.
 
     Raises:
         InputError: no such folder.
         BundleError: no bundle, an unknown version or class, or a missing, added, changed or incomplete file.
     """
-    root = layout.recovered(folder)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder; give the folder of a bundle (what condensing wrote to --out).")
-    if not (root / layout.MANIFEST).is_file():
-        raise BundleError(
-            f"{root}: has no {layout.MANIFEST}, so it is no bundle of latentdc or not all of it was copied."
-        )
-    manifest = read_json(root / layout.MANIFEST)
-    layout.check_version(root, manifest)
-    sums = manifest.get("files")
-    if not isinstance(sums, dict) or not {layout.INDEX, layout.PROVENANCE} <= sums.keys():
-        raise BundleError(f"{root}: {layout.MANIFEST} lists no {layout.INDEX} and {layout.PROVENANCE}; it was edited.")
-    check_files(root, sums)
-    if added := layout.unlisted(root, set(sums)):
-        raise BundleError(
-            f"{root}: {', '.join(added)} was added after the bundle was written (it is not in {layout.MANIFEST}); "
-            "remove it, or copy or download the bundle again."
-        )
+    root, sums = verified(folder)
     index, facts = read_json(root / layout.INDEX), read_json(root / layout.PROVENANCE)
     known = {**layout.CLASSES, **{kind.__name__: kind for kind in classes}}
     bank, decoder, formation = (_component(root, name, index.get(name), known) for name in layout.COMPONENTS)
@@ -76,6 +59,34 @@ def load_bundle(
         decoder_reference=named,
         raw_set_bytes=facts.get("raw_set_bytes"),
     )
+
+
+def verified(folder: str | Path) -> tuple[Path, dict[str, str]]:
+    """A bundle's folder, and the sha256 of each of its files, after checking all that needs no component loaded.
+
+    Raises:
+        InputError: no such folder.
+        BundleError: no bundle, an unknown version, or a missing, added or changed file.
+    """
+    root = layout.recovered(folder)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; give the folder of a bundle (what condensing wrote to --out).")
+    if not (root / layout.MANIFEST).is_file():
+        raise BundleError(
+            f"{root}: has no {layout.MANIFEST}, so it is no bundle of latentdc or not all of it was copied."
+        )
+    manifest = read_json(root / layout.MANIFEST)
+    layout.check_version(root, manifest)
+    sums = manifest.get("files")
+    if not isinstance(sums, dict) or not {layout.INDEX, layout.PROVENANCE} <= sums.keys():
+        raise BundleError(f"{root}: {layout.MANIFEST} lists no {layout.INDEX} and {layout.PROVENANCE}; it was edited.")
+    check_files(root, sums)
+    if added := layout.unlisted(root, set(sums)):
+        raise BundleError(
+            f"{root}: {', '.join(added)} was added after the bundle was written (it is not in {layout.MANIFEST}); "
+            "remove it, or copy or download the bundle again."
+        )
+    return root, sums
 
 
 def _component(root: Path, name: str, entry: Any, known: dict[str, type[Any]]) -> Any:

@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from latentdc import __version__
+from latentdc.atomic import keep_others
 from latentdc.bundle import layout, references
 from latentdc.bundle.card import card_text
 from latentdc.bundle.contents import Bundle
-from latentdc.bundle.loading import load_bundle
+from latentdc.bundle.loading import load_bundle, verified
 from latentdc.decoders.components import read_json, sha256_of
 from latentdc.errors import InputError
 from latentdc.latents import AnyBank
@@ -46,7 +47,8 @@ def save_bundle(
     """Write a diffusers pipeline folder that also loads where latentdc is not installed.
 
     The folder appears at once and complete, or not at all: it is written beside its place and renamed. An older bundle
-    in its place is replaced; any other folder that is not empty is left alone.
+    in its place is replaced, and what else lies beside its files is kept; any other folder that is not empty is left
+    alone.
 
     Args:
         folder: where to write.
@@ -92,6 +94,7 @@ def save_bundle(
         if picture is not None:
             shutil.copyfile(picture, building / layout.PICTURE)
         _write(building, bundle)
+        keep_others(target, building, {layout.MANIFEST, *layout.COMPONENTS, *layout.listed(target)})
         building.chmod(0o755)
         aside = layout.aside(target)
         shutil.rmtree(aside, ignore_errors=True)
@@ -122,7 +125,8 @@ def _write(folder: Path, bundle: Bundle) -> None:
         path.chmod(0o644)  # weights are written readable by their owner only
     code = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
     (folder / layout.CARD).write_text(card_text(bundle, code), encoding="utf-8")
-    _write_manifest(folder, [path for path in sorted(folder.rglob("*")) if path.is_file()])
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    _write_manifest(folder, {path.relative_to(folder).as_posix(): sha256_of(path) for path in files})
 
 
 def _write_component(folder: Path, module: Any) -> list[str | None]:
@@ -152,8 +156,7 @@ def _facts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _write_manifest(folder: Path, files: list[Path]) -> None:
-    sums = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files if path.name != layout.MANIFEST}
+def _write_manifest(folder: Path, sums: Mapping[str, str]) -> None:
     partial = folder / f"{layout.MANIFEST}.partial"
     layout.dump(partial, {"format": layout.FORMAT, "version": layout.VERSION, "files": sums})
     os.replace(partial, folder / layout.MANIFEST)
@@ -175,7 +178,8 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
         carried: whether the decoder itself goes into the bundle.
 
     Raises:
-        InputError: the place is taken by something that is no bundle, or a part cannot travel.
+        InputError: the place is taken by something that is no bundle, or by one with a file beside it that would make
+            the new one unreadable; or a part cannot travel.
     """
     target = layout.recovered(folder)
     if target.is_dir() and any(target.iterdir()) and not layout.is_bundle(target):
@@ -184,6 +188,11 @@ def check_savable(folder: str | Path, *, decoder: object, formation: object = No
         )
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; give a folder for the bundle (--out).")
+    if added := layout.unlisted(target, layout.listed(target)):
+        raise InputError(
+            f"{target}: {', '.join(added)} is no part of the bundle that would be replaced (not in {layout.MANIFEST}), "
+            "and no bundle is read with such a file in its folder; move it elsewhere, or choose another --out."
+        )
     for name, module in (("decoder", decoder), ("formation", formation)):
         if module is None or (name == "decoder" and not carried):
             continue
@@ -216,27 +225,37 @@ def _check_parts(bank: AnyBank, decoder: Any, spec: DataSpec) -> None:
 def attach_report(folder: str | Path, report: Mapping[str, Any]) -> Path:
     """Put an evaluation into a written bundle as ``report.json``, and into its manifest; returns the file.
 
+    Every checksum is verified; no component is loaded, so neither somebody's classes nor a named decoder are needed.
+
     Raises:
+        InputError: no such folder, or the report holds something JSON does not have.
         BundleError: the folder is no intact bundle.
-        InputError: the report holds something JSON does not have.
     """
-    root = load_bundle(folder).path or Path(folder)
+    root, sums = verified(folder)
     partial = root / f"{layout.REPORT}.partial"
     layout.dump(partial, report)
-    others = {root / name for name in read_json(root / layout.MANIFEST)["files"]} - {root / layout.REPORT}
-    _write_manifest(root, sorted(others))  # Killed in between, the bundle has no report rather than a wrong one.
+    others = {name: each for name, each in sums.items() if name != layout.REPORT}
+    _write_manifest(root, others)  # Killed in between, the bundle has no report rather than a wrong one.
     os.replace(partial, root / layout.REPORT)
-    _write_manifest(root, sorted({*others, root / layout.REPORT}))
+    _write_manifest(root, dict(sorted({**others, layout.REPORT: sha256_of(root / layout.REPORT)}.items())))
     return root / layout.REPORT
 
 
-def requantise(folder: str | Path, out: str | Path, storage: str) -> Path:
+def requantise(
+    folder: str | Path,
+    out: str | Path,
+    storage: str,
+    *,
+    classes: Sequence[type[nn.Module]] = (),
+    decoder_folder: str | Path | None = None,
+) -> Path:
     """Write the same set with its latents in another storage; the report is left behind, since accuracy may change.
 
     Args:
         folder: a bundle.
         out: where to write the new one; may be the same folder.
         storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        classes, decoder_folder: as for ``load_bundle``.
 
     Raises:
         InputError: an unknown storage, or one that a distribution does not have.
@@ -244,7 +263,7 @@ def requantise(folder: str | Path, out: str | Path, storage: str) -> Path:
     """
     if storage not in STORAGES:
         raise InputError(f'storage = "{storage}": known are {", ".join(STORAGES)}; change it with --storage.')
-    old = load_bundle(folder)
+    old = load_bundle(folder, classes=classes, decoder_folder=decoder_folder)
     try:
         bank = old.bank.quantise(storage)
     except ValueError as error:  # portable classes cannot know our errors

@@ -38,6 +38,9 @@ Decoder = Annotated[
         "folder, or owner/name; --set decoder.space=w and the like read it otherwise.",
     ),
 ]
+Subfolder = Annotated[
+    str, typer.Option("--subfolder", help="Where in the decoder's folder or repository it lies, for instance vae.")
+]
 Images = Annotated[int | None, typer.Option("--images-per-class", help="Stored rows of each class.")]
 Bytes = Annotated[
     int | None, typer.Option("--bytes-per-class", help="As many rows as fit, scales and labels included.")
@@ -66,6 +69,7 @@ def condense(
     out: options.Out,
     recipe: options.Recipe = "dm-gan",
     decoder: Decoder = None,
+    subfolder: Subfolder = "",
     own: options.Own = None,
     images_per_class: Images = None,
     bytes_per_class: Bytes = None,
@@ -112,7 +116,7 @@ def condense(
         "precision": precision and precision.value,
         "compile": compile or None,
     }
-    pipe = _pipeline(decoder, device, own)
+    pipe = _pipeline(decoder, subfolder, device, own)
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
     )
@@ -123,10 +127,12 @@ def condense(
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
 
 
-def _pipeline(decoder: str | None, device: str | None, own: list[str] | None) -> CondensationPipeline:
+def _pipeline(decoder: str | None, subfolder: str, device: str | None, own: list[str] | None) -> CondensationPipeline:
     from latentdc.pipelines.condensation import CondensationPipeline
 
-    pipe = CondensationPipeline.from_pretrained(decoder, component_classes=options.own_classes(own))
+    pipe = CondensationPipeline.from_pretrained(
+        decoder, component_classes=options.own_classes(own), subfolder=subfolder
+    )
     return pipe if device is None else pipe.to(device)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from diffusers.models.modeling_utils import ModelMixin
 
+from latentdc.atomic import keep_others
 from latentdc.decoders.reference import CARD, read_card, seal
 
 
@@ -45,19 +46,7 @@ def write_decoder(
     seal(fresh, dict(card))
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.exists():
-        _keep_others(out, fresh)
+        keep_others(out, fresh, {CARD, *read_card(out).get("sha256", {})})
         out.rename(old)
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _keep_others(old: Path, fresh: Path) -> None:
-    """Copy what somebody put beside the files that the old card lists."""
-    own = {CARD, *read_card(old).get("sha256", {})}
-    for path in old.iterdir():
-        if path.name in own or (fresh / path.name).exists():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, fresh / path.name, symlinks=True)
-        else:
-            shutil.copy2(path, fresh / path.name, follow_symlinks=False)

@@ -16,6 +16,7 @@ from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
 from latentdc.decoders import BASES
+from latentdc.decoders.diffusers_folder import is_diffusers_folder
 from latentdc.decoders.reference import DEFAULT, KINDS, load_decoder
 from latentdc.devices import device_of
 from latentdc.errors import InputError, unknown
@@ -43,7 +44,7 @@ class CondensationPipeline:
         device: where to compute; None for the best there is (see ``latentdc.devices.device_of``).
         precision: ``"fp32"`` or ``"bf16"``; None for the recipe's.
         decoder_public: public name of the decoder, where it can be had without the bundle.
-        decoder_reference: the same for machines: repo_id, revision, subfolder and sha256 on the Hub.
+        decoder_reference: the same for machines: repo_id, revision and subfolder on the Hub, and sha256 by file.
 
     Raises:
         InputError: no such device.
@@ -56,7 +57,7 @@ class CondensationPipeline:
         device: str | torch.device | None = None,
         precision: str | None = None,
         decoder_public: str | None = None,
-        decoder_reference: Mapping[str, str] | None = None,
+        decoder_reference: Mapping[str, Any] | None = None,
     ) -> None:
         self.decoder, self.precision, self.decoder_public = decoder, precision, decoder_public
         self.decoder_reference = decoder_reference
@@ -70,6 +71,7 @@ class CondensationPipeline:
         *,
         dtype: torch.dtype | None = None,
         component_classes: Sequence[type[nn.Module]] = (),
+        subfolder: str = "",
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -83,6 +85,7 @@ class CondensationPipeline:
                 ``owner/name@revision`` on the Hub, or None for the decoder that the recipe names.
             dtype: ``torch.float32`` or ``torch.bfloat16`` for the arithmetic of the run.
             component_classes: classes that the decoder is made of and latentdc does not have; their code runs.
+            subfolder: where in the folder or repository the decoder lies, such as ``"vae"``; empty for its top.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: access token for private repositories.
@@ -97,9 +100,14 @@ class CondensationPipeline:
         precision = None if dtype is None else _PRECISIONS[dtype]
         name = pretrained_model_name_or_path
         known = {"pixels", DEFAULT, *KINDS, *BASES, *shipped("checkpoints")}
-        if name is None or str(name) in known or Path(name).is_dir():
-            own = load_decoder(name, classes=component_classes) if name and component_classes else name
-            return cls(own, precision=precision)
+        if name is None or str(name) in known:
+            if subfolder:
+                raise InputError(
+                    f'subfolder = "{subfolder}": lies in a folder or an owner/name; the decoder is {name}.'
+                )
+            return cls(name, precision=precision)
+        if Path(name).is_dir():
+            return cls(_opened(Path(name, subfolder), component_classes), precision=precision)
         if "/" not in str(name):
             raise InputError(f"decoder {unknown('name', str(name), known)} A folder or owner/name will do too.")
         folder = fetch(
@@ -110,10 +118,12 @@ class CondensationPipeline:
             token=token,
             local_files_only=local_files_only,
             force_download=force_download,
+            subfolder=subfolder,
         )
         repo_id = repository_of(str(name), revision).repo_id
-        public, pinned = f"{repo_id}@{folder.name}", reference(repo_id, folder)
-        found = load_decoder(folder, classes=component_classes) if component_classes else folder
+        public = "/".join(part for part in (f"{repo_id}@{folder.name}", subfolder) if part)
+        pinned = reference(repo_id, folder, subfolder=subfolder)
+        found = _opened(folder / subfolder, component_classes)
         return cls(found, precision=precision, decoder_public=public, decoder_reference=pinned)
 
     @property
@@ -265,3 +275,14 @@ class CondensationPipeline:
         decoder = built.recipe.decoder
         settings = {"settings": dict(decoder.options)} if isinstance(decoder, Part) else {}
         return {**self.decoder_reference, **settings}
+
+
+def _opened(folder: Path, classes: Sequence[type[nn.Module]]) -> Any:
+    """The decoder in a folder if classes of the caller's are needed; else the folder, read for the data it will meet.
+
+    Raises:
+        InputError: no such folder, or a class that is not known.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give that of a decoder.")
+    return load_decoder(folder, classes=classes) if classes and not is_diffusers_folder(folder) else folder

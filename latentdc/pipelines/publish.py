@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from latentdc.bundle import looks_like_bundle
+from latentdc.bundle.card import borrowed, in_python
 from latentdc.decoders.reference import load_decoder, read_card
 from latentdc.errors import InputError
 from latentdc.hub import upload
@@ -31,14 +32,18 @@ tags:
 # {name}
 
 A `{kind}` for latentdc: latents {latents} decode to images {shape}. The weights are safetensors and run nothing.
-
+{whose}
 ```python
-from latentdc import CondensationPipeline
+from latentdc import CondensationPipeline{imports}
 
-pipe = CondensationPipeline.from_pretrained("{repository}")   # add @revision to pin a commit
+pipe = CondensationPipeline.from_pretrained("{repository}"{classes})   # add @revision to pin a commit
 ```
 
 {facts}
+"""
+_WHOSE = """
+It is made of `{path}`, whose package must be installed and whose code runs. On the command line:
+`latentdc condense --data … --decoder {repository} --own {path} --out …`.
 """
 _DATASET = """\
 ---
@@ -201,8 +206,12 @@ def _dataset_card(repo_id: str, pipe: DatasetSynthesisPipeline | None) -> str:
 
 def _readme(repo_id: str, decoder: Any, card: dict[str, Any]) -> str:
     plain = {name: value for name, value in card.items() if isinstance(value, (str, int, float))}
-    licence = plain.get("license")
+    licence, own = plain.get("license"), borrowed(decoder)
+    imports, names = in_python(own)
     return _README.format(
+        whose="".join(_WHOSE.format(path=path, repository=repo_id) for path in own),
+        imports=imports,
+        classes=f", component_classes=[{names}]" if names else "",
         license=f"license: {json.dumps(licence)}\n" if licence else "",
         repository=repo_id,
         name=repo_id.split("/")[-1],

@@ -69,7 +69,7 @@ class Run:
     device: torch.device
     decoder_public: str | None = None
     progress: bool = True
-    decoder_reference: Mapping[str, str] | None = None
+    decoder_reference: Mapping[str, Any] | None = None
 
     def __call__(
         self,
