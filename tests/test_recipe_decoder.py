@@ -80,8 +80,14 @@ def test_the_kind_comes_before_the_name(shop: Path, tiny_store: ClassStore) -> N
     assert default_decoder(spec).name == "c-gan"
     for folder in (shop / "c-gan", shop / "d-gan-w"):
         (folder / "card.json").unlink()
-    assert default_decoder(spec).name == "b-vae"
+    assert default_decoder(spec).name == "a-diffusion"
     assert default_decoder(spec, "gan") is None
+    (shop / "a-diffusion" / "card.json").unlink()
+    assert default_decoder(spec) is None
+    with pytest.raises(
+        InputError, match="Take the autoencoder b-vae, from real images: --decoder b-vae --set init=real"
+    ):
+        locate(None, spec)
     with pytest.raises(InputError, match=r'no shipped decoder of kind gan fits the data "tiny" with images 1 x 8 x 8'):
         locate("gan", spec)
     tiny_decoder("gan").save_pretrained(shop.parent / "gan")

@@ -28,8 +28,11 @@ from latentdc.types import DataSpec
 
 CARD = "card.json"
 DEFAULT = "default"
-KINDS = ("gan", "autoencoder", "diffusion")
-"""Kinds of shipped checkpoints, by ``kind`` of their cards; which one is the default follows this order."""
+KINDS = ("gan", "diffusion", "autoencoder")
+"""Kinds of shipped checkpoints, by ``kind`` of their cards; which one is the default follows this order, up to
+``_NO_PRIOR``."""
+_NO_PRIOR = "autoencoder"
+"""Draws from its prior are noise, where many a recipe starts: never taken unless it is asked for."""
 _WAYS = (
     "Take --decoder pixels (no generator), or train one on your data with `latentdc fit gan` and give its folder with "
     "--decoder."
@@ -145,18 +148,22 @@ def fits(card: dict[str, Any], spec: DataSpec) -> bool:
 
 
 def default_decoder(spec: DataSpec, kind: str | None = None, *, space: str | None = None) -> Path | None:
-    """Folder of the shipped checkpoint that fits the data, or None: a GAN before an autoencoder before others, by name.
+    """Folder of the shipped checkpoint that fits the data, or None: a GAN, else a diffusion model, else others by name.
 
     Args:
         spec: the data to decode.
-        kind: a name of ``KINDS``, to have one of these; None for any.
+        kind: a name of ``KINDS``, to have one of these; None for any but an autoencoder.
         space: a latent space that it should have; where none has it, it is left out of account.
     """
     cards = {folder: read_card(folder) for folder in shipped("checkpoints").values() if (folder / CONFIG).is_file()}
-    found = [folder for folder, card in cards.items() if fits(card, spec) and kind in (None, card.get("kind"))]
+    found = [folder for folder, card in cards.items() if fits(card, spec) and _wanted(card.get("kind"), kind)]
     found.sort(key=lambda folder: (_rank(cards[folder]), folder.name))
     having = (folder for folder in found if space is not None and _has(folder, space))
     return next(having, found[0] if found else None)
+
+
+def _wanted(found: object, kind: str | None) -> bool:
+    return found == kind if kind else found != _NO_PRIOR
 
 
 def _rank(card: Mapping[str, Any]) -> int:
@@ -201,6 +208,10 @@ def locate(decoder: str | Path | None, spec: DataSpec, *, space: str | None = No
             if kind
             else _WAYS
         )
+        if kind is None and (coder := default_decoder(spec, _NO_PRIOR)) is not None:
+            ways = (
+                f"Take the autoencoder {coder.name}, from real images: --decoder {coder.name} --set init=real. {ways}"
+            )
         raise InputError(
             f'no shipped decoder{f" of kind {kind}" if kind else ""} fits the data "{spec.name}" with images '
             f"{_text(spec.image_shape)} and {spec.num_classes} classes (shipped: "
