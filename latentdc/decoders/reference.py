@@ -209,9 +209,8 @@ def locate(decoder: str | Path | None, spec: DataSpec, *, space: str | None = No
             else _WAYS
         )
         if kind is None and (coder := default_decoder(spec, _NO_PRIOR)) is not None:
-            ways = (
-                f"Take the autoencoder {coder.name}, from real images: --decoder {coder.name} --set init=real. Or {ways[0].lower()}{ways[1:]}"
-            )
+            first = f"Take the autoencoder {coder.name}, from real images: --decoder {coder.name} --set init=real."
+            ways = f"{first} Or {ways[0].lower()}{ways[1:]}"
         raise InputError(
             f'no shipped decoder{f" of kind {kind}" if kind else ""} fits the data "{spec.name}" with images '
             f"{_text(spec.image_shape)} and {spec.num_classes} classes (shipped: "

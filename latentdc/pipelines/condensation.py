@@ -61,6 +61,7 @@ class CondensationPipeline:
     ) -> None:
         self.decoder, self.precision, self.decoder_public = decoder, precision, decoder_public
         self.decoder_reference = decoder_reference
+        self._fetched: Path | None = None
         self._device = device_of(device)
         self._progress = True
 
@@ -124,7 +125,9 @@ class CondensationPipeline:
         public = "/".join(part for part in (f"{repo_id}@{folder.name}", subfolder) if part)
         pinned = reference(repo_id, folder, subfolder=subfolder)
         found = _opened(folder / subfolder, component_classes)
-        return cls(found, precision=precision, decoder_public=public, decoder_reference=pinned)
+        pipe = cls(found, precision=precision, decoder_public=public, decoder_reference=pinned)
+        pipe._fetched = folder / subfolder
+        return pipe
 
     @property
     def device(self) -> torch.device:
@@ -262,7 +265,7 @@ class CondensationPipeline:
         real_side = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=real_side, settings=settings, overrides=changes)
         named = None if copy_decoder else self._named(built)
-        run = Run(built, store, out, self.device, self.decoder_public, self._progress, named)
+        run = Run(built, store, out, self.device, self.decoder_public, self._progress, named, self._fetched)
         return run(real_side, resume=resume, checkpoint_seconds=checkpoint_seconds, on_step=on_step)
 
     def _named(self, built: Built) -> Mapping[str, Any]:

@@ -61,6 +61,7 @@ class Run:
         decoder_public: public name of the decoder, or None.
         progress: show bars on standard error.
         decoder_reference: where the decoder is, for a bundle that does not carry it; None for one that does.
+        decoder_folder: where it was fetched to.
     """
 
     built: Built
@@ -70,6 +71,7 @@ class Run:
     decoder_public: str | None = None
     progress: bool = True
     decoder_reference: Mapping[str, Any] | None = None
+    decoder_folder: Path | None = None
 
     def __call__(
         self,
@@ -98,7 +100,9 @@ class Run:
                 start = self._start_report(self._start_images(began), began)
                 self._write(self._stored(began), start, {}, None)
         accelerator.wait_for_everyone()
-        return CondensationOutput(load_bundle(self.out, classes=self._classes()), self.out, recipe, loss)
+        fetched = None if carried else self.decoder_folder  # and not fetched again, perhaps without a token
+        bundle = load_bundle(self.out, classes=self._classes(), decoder_folder=fetched)
+        return CondensationOutput(bundle, self.out, recipe, loss)
 
     def _condensed(
         self,

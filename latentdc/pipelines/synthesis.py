@@ -41,6 +41,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
         *,
         dtype: torch.dtype | None = None,
         component_classes: Sequence[type[Any]] = (),
+        decoder_folder: str | Path | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         token: str | bool | None = None,
@@ -54,6 +55,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
                 ``owner/name@revision`` on the Hub.
             dtype: floating type of the decoder; latents are kept as stored.
             component_classes: classes of a decoder or formation that latentdc does not have.
+            decoder_folder: a copy of the decoder of a bundle that names it instead of carrying it.
             revision: branch, tag or commit on the Hub.
             cache_dir: where downloads are kept.
             token: access token for private repositories.
@@ -75,7 +77,7 @@ class DatasetSynthesisPipeline(DatasetSynthesisBundle):
                 local_files_only=local_files_only,
                 force_download=force_download,
             )
-        bundle = load_bundle(folder, classes=component_classes)
+        bundle = load_bundle(folder, classes=component_classes, decoder_folder=decoder_folder)
         pipe = cls(bundle.decoder, bundle.bank, bundle.formation, class_names=list(bundle.spec.class_names))
         pipe._bundle = bundle
         if dtype is not None:
