@@ -27,7 +27,7 @@ from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
 from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
-from latentdc.latents import Run, as_it_is, decode, decoded, learns
+from latentdc.latents import Decoding, as_it_is, decode, decoded, learns
 from latentdc.networks.compiled import Observe, Observed, compiled, observer, precision_context
 from latentdc.objectives import Objective
 from latentdc.optim import Optim, written
@@ -147,7 +147,7 @@ class _Loop:
     device: torch.device
     autocast: torch.autocast
     observe: Observe | None
-    decoding: Run
+    decoding: Decoding
     optim: Optim
     steps: int
     project: Callable[[LatentBank], None] | None
@@ -184,7 +184,7 @@ class _Loop:
             loss = torch.zeros((), device=self.device)
             if len(rows):
                 with decoded(
-                    self.decoder, self.bank, rows, self.chunk, formation=self.formation, run=self.decoding
+                    self.decoder, self.bank, rows, self.chunk, formation=self.formation, decoding=self.decoding
                 ) as syn:
                     with self.autocast:
                         loss = self.objective(view, syn)
@@ -205,7 +205,7 @@ class _Loop:
                 call(Step(state.step, total, state.lr, state.seconds, self.bank))
 
 
-def _decoding(decoder: Decoder, compile: bool) -> Run:
+def _decoding(decoder: Decoder, compile: bool) -> Decoding:
     return compiled(as_it_is) if compile and not getattr(decoder, "heavy", False) else as_it_is
 
 

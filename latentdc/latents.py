@@ -17,7 +17,7 @@ from latentdc.types import Batch, Decoder, Formation
 AnyBank = LatentBank | DistributionBank
 """What can be decoded: stored rows, or a distribution that rows are drawn from."""
 
-Run = Callable[[Decoder, dict[str, Tensor], Tensor], Tensor]
+Decoding = Callable[[Decoder, dict[str, Tensor], Tensor], Tensor]
 """How a decoder is run on latents and owners: as it is, or compiled."""
 
 
@@ -26,8 +26,10 @@ def as_it_is(decoder: Decoder, z: dict[str, Tensor], owner: Tensor) -> Tensor:
     return decoder(z, owner)
 
 
-def _images(decoder: Decoder, bank: AnyBank, rows: Tensor, formation: Formation | None, run: Run = as_it_is) -> Tensor:
-    x = run(decoder, bank.latents(rows), bank.owner[rows])
+def _images(
+    decoder: Decoder, bank: AnyBank, rows: Tensor, formation: Formation | None, decoding: Decoding = as_it_is
+) -> Tensor:
+    x = decoding(decoder, bank.latents(rows), bank.owner[rows])
     if formation is None:
         return x
     try:
@@ -67,7 +69,7 @@ def decoded(
     chunk: int | None = None,
     *,
     formation: Formation | None = None,
-    run: Run = as_it_is,
+    decoding: Decoding = as_it_is,
 ) -> Iterator[Batch]:
     """Images of some rows as a leaf; on leaving the block dL/dx is pulled back to every learnable.
 
@@ -86,7 +88,7 @@ def decoded(
         rows: row ids ``(m,)``, int64.
         chunk: rows decoded at a time; None for all at once.
         formation: turns each image into ``expands`` images.
-        run: how the decoder is run.
+        decoding: how the decoder is run: as it is, or compiled.
 
     Raises:
         InputError: no rows, a chunk below one, or nothing that requires a gradient.
@@ -104,7 +106,7 @@ def decoded(
     parts = _chunks(rows, chunk)
     whole = len(parts) == 1
     with torch.set_grad_enabled(whole):
-        images = [_images(decoder, bank, part, formation, run) for part in parts]
+        images = [_images(decoder, bank, part, formation, decoding) for part in parts]
     x = images[0] if whole else torch.cat(images)
     del images
     leaf = x.detach().requires_grad_()
@@ -117,7 +119,7 @@ def decoded(
     per_chunk = torch.split(leaf.grad, [len(leaf) // len(rows) * len(part) for part in parts])
     for part, gradient in zip(parts, per_chunk, strict=True):
         with torch.enable_grad():
-            torch.autograd.backward(_images(decoder, bank, part, formation, run), gradient)
+            torch.autograd.backward(_images(decoder, bank, part, formation, decoding), gradient)
 
 
 @torch.no_grad()

@@ -215,7 +215,7 @@ def test_refuses_files_and_places(tmp_path: Path) -> None:
     for kind in ("studiogan", "stylegan2"):
         with pytest.raises(InputError, match=r"none.pth: no such file"):
             convert(tmp_path / "none.pth", kind, tmp_path / "out")
-    with pytest.raises(InputError, match="is there already and no converted decoder"):
+    with pytest.raises(InputError, match="exists and holds no converted decoder"):
         convert(path, "biggan-pytorch", tmp_path)
     with pytest.raises(InputError, match='space "w": this generator has z and f0 to f1'):
         convert(path, "biggan-pytorch", tmp_path / "out", space="w")
@@ -237,7 +237,7 @@ def test_only_an_earlier_conversion_gives_way_and_what_lies_beside_it_stays(tmp_
     (project / "config.json").write_text('{"port": 80}')
     (project / "card.json").write_text('{"port": 80}')
     (project / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="project: is there already and no converted decoder"):
+    with pytest.raises(InputError, match="project: exists and holds no converted decoder"):
         convert(path, "biggan-pytorch", project)
     assert sorted(each.name for each in project.iterdir()) == ["card.json", "config.json", "thesis.txt"]
     out = convert(path, "biggan-pytorch", tmp_path / "out")

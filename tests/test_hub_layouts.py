@@ -162,7 +162,9 @@ def test_a_subfolder_that_is_not_there(hub: Hub, ddim: Path) -> None:
         fetch("me/pipe", "decoder", subfolder="vae")
     with pytest.raises(InputError, match="pipe/vae: no such folder; give that of a decoder"):
         CondensationPipeline.from_pretrained(ddim, subfolder="vae")
-    with pytest.raises(InputError, match='subfolder = "vae": lies in a folder or an owner/name; the decoder is pixels'):
+    with pytest.raises(
+        InputError, match='subfolder = "vae": lies in a folder or an owner/name; give one as the decoder, not pixels'
+    ):
         CondensationPipeline.from_pretrained("pixels", subfolder="vae")
 
 

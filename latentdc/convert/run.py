@@ -15,9 +15,9 @@ from latentdc.convert.module import Generator, read_module
 from latentdc.convert.states import State
 from latentdc.convert.stylegan import read_stylegan2
 from latentdc.decoders.components import sha256_of
-from latentdc.decoders.reference import CARD, read_card
-from latentdc.decoders.writing import write_decoder
-from latentdc.errors import BundleError, InputError, unknown
+from latentdc.decoders.reference import CARD
+from latentdc.decoders.writing import check_place, write_decoder
+from latentdc.errors import InputError, unknown
 from latentdc.portable.biggan import BigGanDecoder
 from latentdc.portable.stylegan2 import StyleGan2Decoder
 from latentdc.seeding import stream
@@ -72,7 +72,7 @@ def convert(
             f"--kind {kind}: --module and --z-shape belong to --kind {MODULE}; give both with it, or none."
         )
     source, target = Path(file), destination(out)
-    _check_place(target)
+    check_place(target, lambda card: {"source", "sha256"} <= card.keys(), "converted decoder")
     if generator is not None:
         if space != "z" or truncation is not None:
             raise InputError(f"--kind {MODULE}: a module has the space z and no truncation; leave both out.")
@@ -106,18 +106,6 @@ def _finite(decoder: Any, source: Path) -> Any:
     if not bool(images.isfinite().all()):
         raise InputError(f"{source}: its weights give images that are not finite; is the file whole?")
     return decoder
-
-
-def _check_place(target: Path) -> None:
-    """Refuse a place that is taken by anything but an earlier conversion."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    try:
-        converted = target.is_dir() and {"source", "sha256"} <= set(read_card(target))
-    except BundleError:  # a card that is none
-        converted = False
-    if not converted:
-        raise InputError(f"{target}: is there already and no converted decoder; give a new folder (--out).")
 
 
 def _written(target: Path, decoder: Any, card: dict[str, Any]) -> Path:

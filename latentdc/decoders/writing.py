@@ -12,6 +12,32 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from latentdc.atomic import keep_others
 from latentdc.decoders.reference import CARD, read_card, seal
+from latentdc.errors import BundleError, InputError
+
+
+def check_place(out: Path, ours: Callable[[Mapping[str, Any]], bool], what: str) -> None:
+    """Check that a decoder may be written there: before the work, not after.
+
+    Args:
+        out: the place.
+        ours: of the card of a decoder that is there, whether it may be replaced.
+        what: such a decoder in words, for the message.
+
+    Raises:
+        InputError: the place is a file, or a folder that holds anything but such a decoder.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder for the decoder (--out).")
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    try:
+        card = read_card(out)
+    except BundleError:  # a card that is none
+        card = {}
+    if not ours(card):
+        raise InputError(
+            f"{out}: exists and holds no {what}; give an empty or new folder (--out), it is left as it is."
+        )
 
 
 def write_decoder(
@@ -25,7 +51,7 @@ def write_decoder(
     """Build the folder beside ``out`` and move it into place: weights and configuration, README, sealed card.
 
     Args:
-        out: where; whether what is there may be replaced was asked before.
+        out: where; ``check_place`` was asked before.
         decoder: on the CPU.
         card: what ``card.json`` says beside the sha256 of every file.
         readme: text of ``README.md``.

@@ -10,9 +10,7 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
-from latentdc.decoders.reference import read_card
-from latentdc.decoders.writing import write_decoder
-from latentdc.errors import BundleError, InputError
+from latentdc.decoders.writing import check_place, write_decoder
 from latentdc.grid import save_grid
 from latentdc.machine import processor
 from latentdc.types import DataSpec
@@ -78,20 +76,7 @@ def check_publishable(out: Path) -> None:
     Raises:
         InputError: the place is a file, or a folder that holds anything but a fitted decoder.
     """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a folder for the decoder (--out).")
-    if out.is_dir() and any(out.iterdir()) and not _is_fitted(out):
-        raise InputError(
-            f"{out}: exists and holds no decoder of latentdc fit; give an empty or new folder (--out), "
-            "it is left as it is."
-        )
-
-
-def _is_fitted(folder: Path) -> bool:
-    try:
-        return read_card(folder).get("kind") in _WHAT
-    except BundleError:
-        return False
+    check_place(out, lambda card: card.get("kind") in _WHAT, "decoder of latentdc fit")
 
 
 def machine() -> dict[str, str | int]:

@@ -28,8 +28,8 @@ def depth_for(side: int) -> int:
 class _Unshifted(nn.Conv2d):
     """A convolution that leaves its bias out, for the instance normalisation after it would take it away again.
 
-    The network is the same function with the same gradients, that of the bias being zero. Compiled for a CPU in bf16,
-    the gradient of the first convolution's bias alone took as long as all other gradients of a training step.
+    The network is the same function with the same gradients, that of the bias being zero, which takes a pass over the
+    largest activations to find.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class CondensationPipeline:
         if name is None or str(name) in known:
             if subfolder:
                 raise InputError(
-                    f'subfolder = "{subfolder}": lies in a folder or an owner/name; the decoder is {name}.'
+                    f'subfolder = "{subfolder}": lies in a folder or an owner/name; give one as the decoder, not '
+                    f"{name or 'none'}."
                 )
             return cls(name, precision=precision)
         if Path(name).is_dir():

@@ -17,8 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 DENOISERS = ("UNet2DModel", "DiTTransformer2DModel")
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AutoencoderDC", "VQModel")
-PREDICTIONS = {"epsilon": 3, "sample": 3, "v_prediction": 3, "flow": 3, "linear": 5}
-"""What a denoiser may predict, and how many numbers a step then has."""
+PREDICTIONS = {"epsilon": 3, "sample": 3, "v_prediction": 3, "flow": 3, "linear": 5}  # and how many numbers a step has
 SKIPS = ("none", "state", "x0")
 
 
