@@ -38,6 +38,16 @@ def test_all_groups_are_applied_in_order_in_mode_m():
     torch.testing.assert_close(DSA().apply(x, draws, SPEC), step)
 
 
+def test_mode_i_applies_all_but_two_that_move_pixels():
+    ops = [[draw.op for draw in DSA(mode="I").draw(2, (1, 8, 8), stream(0, "i", i), shared=True)] for i in range(600)]
+    for move in ("crop", "scale", "rotate"):
+        assert 140 < sum(move in each for each in ops) < 260
+    still = ["color", "cutout", "flip"]
+    assert all([op for op in each if op in still] == still and len(each) == 4 for each in ops)
+    plain = DSA("color_cutout", mode="I").draw(2, (1, 8, 8), stream(0, "i"), shared=True)
+    assert [draw.op for draw in plain] == ["color", "cutout"]
+
+
 RANGES = {
     "color": {"brightness": (-0.5, 0.5), "saturation": (0, 2), "contrast": (0.5, 1.5)},
     "crop": {"down": (-4, 4), "right": (-4, 4)},

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import latentdc
+from latentdc.data.cut_mix import CutMix
 from latentdc.errors import InputError
 from latentdc.evaluate import compare
 from latentdc.evaluate.ddranking import label_robust_score, score
@@ -25,6 +26,7 @@ FROZEN = {
     "quick": (300, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "dsa-150k": (1000, 150_000, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "whole-20": (20, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+    "idc-1000": (1000, None, 64, 0.01, 0.9, 5e-4, 0.2, "color_crop_flip_scale_rotate", "I", (2 / 3, 5 / 6), 0.5),
 }
 """A named protocol never changes: another one gets another name."""
 
@@ -51,7 +53,7 @@ def test_protocols_are_frozen() -> None:
 def test_epochs(name: str, num_images: int, epochs: int) -> None:
     spec = PROTOCOLS[name].train_spec(num_images)
     assert spec.epochs == epochs
-    assert spec.decay_after == epochs // 2 + 1
+    assert spec.renewed_after == epochs // 2 + 1
     assert (spec.lr, spec.momentum, spec.weight_decay, spec.batch_size, spec.decay_factor) == (
         0.01,
         0.9,
@@ -59,6 +61,14 @@ def test_epochs(name: str, num_images: int, epochs: int) -> None:
         256,
         0.1,
     )
+
+
+def test_idc_protocol_steps_its_rate_and_mixes() -> None:
+    idc = PROTOCOLS["idc-1000"]
+    spec = idc.train_spec(40)
+    assert (spec.passes, spec.renewed_after, spec.milestones) == (1000, None, (666, 833))
+    assert idc.mixer() == CutMix(0.5)
+    assert PROTOCOLS["quick"].mixer() is None
 
 
 def test_unknown_protocol() -> None:

@@ -11,7 +11,7 @@ from latentdc.errors import DivergenceError, InputError, MissingExtraError
 from latentdc.networks import ARCHITECTURES, Network, build, fingerprint
 from latentdc.networks import compiled as compiled_module
 from latentdc.networks import train as train_module
-from latentdc.networks.train import TrainSpec, train_student
+from latentdc.networks.train import TrainSpec, sgd, train_student
 from latentdc.seeding import stream
 from latentdc.types import DataSpec
 
@@ -53,10 +53,42 @@ def test_protocol_equals_the_authors_loop_written_out() -> None:
         torch.testing.assert_close(trained.get_parameter(name), p, rtol=1e-5, atol=1e-7)
 
 
+def test_milestones_are_a_plain_loop_and_an_optimiser_goes_on() -> None:
+    """E passes, the rate stepped, the momentum kept; two calls with one optimiser are one longer training."""
+    x, y = _data(8)
+    whole = TrainSpec(epochs=4, batch_size=8, milestones=(2,), decay_factor=0.5)
+    once = train_student(_student(), x, y, whole, seed=3)
+    net = _student()
+    optimiser = sgd(net, whole)
+    for lr in (0.01, 0.005):
+        train_student(net, x, y, TrainSpec(epochs=2, batch_size=8, lr=lr, milestones=()), optimiser=optimiser, seed=3)
+    for name, p in net.named_parameters():
+        torch.testing.assert_close(once.get_parameter(name), p, rtol=1e-5, atol=1e-7)
+
+
+def test_mixing_needs_distributions_and_acts_on_every_batch() -> None:
+    x, y = _data(8)
+    spec, seen = TrainSpec(epochs=2, batch_size=4, milestones=()), []
+
+    def mix(images: Tensor, targets: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        seen.append(torch.rand((), generator=rng).item())
+        return images, targets
+
+    targets = functional.one_hot(y, 3)
+    mixed = train_student(_student(), x, targets, spec, mix=mix, seed=0)
+    assert len(set(seen)) == 4
+    assert fingerprint(mixed) == fingerprint(train_student(_student(), x, targets, spec, seed=0))
+    with pytest.raises(InputError, match="give y as distributions"):
+        train_student(_student(), x, y, spec, mix=mix, seed=0)
+
+
 def test_spec_says_how_many_passes_and_when_the_rate_falls() -> None:
-    assert (TrainSpec().passes, TrainSpec().decay_after) == (1001, 501)
-    assert TrainSpec(epochs=300, decay_at=200).decay_after == 200
+    assert (TrainSpec().passes, TrainSpec().renewed_after) == (1001, 501)
+    assert [TrainSpec().lr_in(epoch) for epoch in (0, 501, 502, 1000)] == pytest.approx([0.01, 0.01, 0.001, 0.001])
     assert TrainSpec(epochs=0).passes == 1
+    stepped = TrainSpec(epochs=9, milestones=(6, 7), decay_factor=0.2)
+    assert (stepped.passes, stepped.renewed_after) == (9, None)
+    assert [stepped.lr_in(epoch) for epoch in (0, 5, 6, 7, 8)] == pytest.approx([0.01, 0.01, 0.002, 0.0004, 0.0004])
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

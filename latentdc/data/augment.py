@@ -26,6 +26,9 @@ MAX_SCALE = 1.2
 MAX_DEGREES = 15.0
 """Rotations lie between its negative and it."""
 
+MOVES = ("crop", "scale", "rotate")
+"""Groups that move pixels, of which mode ``"I"`` picks one."""
+
 
 class AugmentDraw(NamedTuple):
     """One transform with its parameters: one row per image, or a single row shared by all images."""
@@ -77,14 +80,15 @@ class NoAugment:
 class DSA:
     """Differentiable siamese augmentation: colour, crop, cutout, flip, scale and rotation from one explicit draw.
 
-    With ``mode="S"`` a call picks one group of the strategy, each equally likely; with ``"M"`` it applies all in order.
+    With ``mode="S"`` a call picks one group of the strategy, each equally likely; with ``"M"`` it applies all in order;
+    with ``"I"`` all but one in order: of crop, scale and rotate, which move pixels, it picks one.
     Ranges for an image of side H: brightness ± 0.5 (in standard deviations), saturation factor 0 … 2, contrast factor
     0.5 … 1.5; translation by whole pixels up to ⌊H/8 + ½⌋; a square of side ⌊H/2 + ½⌋ cut out; mirror with
     probability ½; scale 1/1.2 … 1.2 on each axis; rotation ± 15°. Condensation shares one row of parameters between
     the real and the synthetic images of a class; student training draws one row per image.
 
     *Reference:* Zhao and Bilen 2021, Dataset Condensation with Differentiable Siamese Augmentation, arXiv 2102.08259,
-    section 3.
+    section 3; ``"I"`` is how Kim et al. 2022 (IDC), arXiv 2205.14959, use it, in their code.
 
     *Differs from the authors' code:* parameters come from a keyed generator and are explicit values instead of the
     state of the global one; a rotation of an image that is not square stays a rotation.
@@ -92,7 +96,7 @@ class DSA:
     Args:
         strategy: groups joined by underscores, a selection of ``color_crop_cutout_flip_scale_rotate``; a single one
             applies just that.
-        mode: ``"S"`` (one group per call) or ``"M"`` (all groups).
+        mode: ``"S"`` (one group per call), ``"M"`` (all groups) or ``"I"`` (all but one that moves pixels).
 
     Raises:
         InputError: an unknown group or mode.
@@ -101,14 +105,17 @@ class DSA:
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa",)
 
     strategy: str = "color_crop_cutout_flip_scale_rotate"
-    mode: Literal["S", "M"] = "S"
+    mode: Literal["S", "M", "I"] = "S"
 
     def __post_init__(self) -> None:
         for group in self.groups:
             if group not in TRANSFORMS:
                 raise InputError("augmentation strategy " + unknown("group", group, TRANSFORMS))
-        if self.mode not in ("S", "M"):
-            raise InputError(f'augmentation mode "{self.mode}": give "S" (one group per call) or "M" (all groups).')
+        if self.mode not in ("S", "M", "I"):
+            raise InputError(
+                f'augmentation mode "{self.mode}": give "S" (one group per call), "M" (all groups) or "I" (all, but '
+                "only one of crop, scale and rotate)."
+            )
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -132,8 +139,10 @@ class DSA:
         """Parameters for ``num`` images ``(c, h, w)``: one row in all if ``shared``, else one row per image."""
         rows = 1 if shared else num
         groups = self.groups
-        if self.mode == "S":
-            groups = (groups[int(torch.randint(len(groups), (1,), generator=rng))],)
+        optional = groups if self.mode == "S" else [each for each in groups if self.mode == "I" and each in MOVES]
+        if optional:
+            picked = optional[int(torch.randint(len(optional), (1,), generator=rng))]
+            groups = tuple(each for each in groups if each == picked or each not in optional)
         return [AugmentDraw(group, _draw_group(group, rows, image_shape, rng)) for group in groups]
 
     def apply(self, x: Tensor, draws: Sequence[AugmentDraw], spec: DataSpec) -> Tensor:

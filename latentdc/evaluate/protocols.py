@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass, fields
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from latentdc.data.augment import DSA
+from latentdc.data.cut_mix import CutMix
 from latentdc.errors import InputError, unknown
-from latentdc.networks.train import Augment, TrainSpec
+from latentdc.networks.train import Augment, Mix, TrainSpec
 from latentdc.types import DataSpec
 
 
@@ -18,12 +19,13 @@ from latentdc.types import DataSpec
 class Protocol:
     """SGD from scratch on the set, with DSA, read off after the last epoch (never the best epoch).
 
-    The learning rate falls once, after epoch E // 2 + 1 (see ``TrainSpec``).
+    The learning rate falls once, after epoch E // 2 + 1, or at ``milestones`` (see ``TrainSpec``).
 
-    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1; the protocol of DC, DSA and DM.
+    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1; the protocol of DC, DSA and DM. With milestones and
+    CutMix Kim et al. 2022 (IDC), arXiv 2205.14959, §5.1; that of IDC, DREAM, DANCE and M3D.
     """
 
-    cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa", "zhao2023dm")
+    cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa", "zhao2023dm", "kim2022idc", "yun2019cutmix")
     name: str
     epochs: int
     """Epochs, or their upper bound when ``image_budget`` is given."""
@@ -35,7 +37,13 @@ class Protocol:
     weight_decay: float = 5e-4
     decay_factor: float = 0.1
     strategy: str = "color_crop_cutout_flip_scale_rotate"
-    """DSA groups; one group per mini-batch, one draw per image. No mirroring where it would change labels."""
+    """DSA groups, one draw per image. No mirroring where it would change labels."""
+    mode: Literal["S", "M", "I"] = "S"
+    """Which of them a mini-batch undergoes, see ``DSA``."""
+    milestones: tuple[float, ...] | None = None
+    """Shares of the epochs after which the learning rate falls; None for DSA's schedule."""
+    cut_mix: float = 0.0
+    """Probability that a mini-batch is cut and mixed."""
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -56,18 +64,20 @@ class Protocol:
 
     def train_spec(self, num_images: int) -> TrainSpec:
         """Settings of the student trainer for a set of ``num_images`` images."""
+        epochs = self.epochs_for(num_images)
         return TrainSpec(
-            epochs=self.epochs_for(num_images),
+            epochs=epochs,
             lr=self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             batch_size=self.batch_size,
             decay_factor=self.decay_factor,
+            milestones=None if self.milestones is None else tuple(int(share * epochs) for share in self.milestones),
         )
 
     def augmentation(self, spec: DataSpec) -> DSA:
         """The strategy as it acts on a data set: without mirroring where a mirrored image means something else."""
-        return DSA(strategy=self.strategy).for_data(spec)
+        return DSA(strategy=self.strategy, mode=self.mode).for_data(spec)
 
     def augmenter(self, spec: DataSpec) -> Augment:
         """The per-mini-batch augmentation for a data set."""
@@ -79,10 +89,20 @@ class Protocol:
 
         return augment
 
-    def to_dict(self) -> dict[str, object]:
-        """All values, for a report."""
-        return asdict(self)
+    def mixer(self) -> Mix | None:
+        """What mixes the images of a mini-batch with each other, if anything does."""
+        return CutMix(self.cut_mix) if self.cut_mix else None
 
+    def to_dict(self) -> dict[str, object]:
+        """All values, for a report.
+
+        Keys that came after the first release are left out at their defaults: reports and logs of finished students
+        written before stay those of the same protocol.
+        """
+        return {key: value for key, value in asdict(self).items() if key not in _LATER or value != _LATER[key]}
+
+
+_LATER = {each.name: each.default for each in fields(Protocol) if each.name in ("mode", "milestones", "cut_mix")}
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
@@ -91,6 +111,16 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("quick", epochs=300),
         Protocol("dsa-150k", epochs=1000, image_budget=150_000),
         Protocol("whole-20", epochs=20),  # for sets as large as the real one
+        Protocol(
+            "idc-1000",
+            epochs=1000,
+            batch_size=64,
+            decay_factor=0.2,
+            strategy="color_crop_flip_scale_rotate",
+            mode="I",
+            milestones=(2 / 3, 5 / 6),
+            cut_mix=0.5,
+        ),
     )
 }
 """Named protocols; each is frozen, its values are part of every report."""

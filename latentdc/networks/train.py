@@ -18,6 +18,7 @@ from latentdc.seeding import stream
 __all__ = ["TrainSpec", "accuracy", "embed", "train_student"]
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+Mix = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 BatchLoss = Callable[[Network, Tensor, Tensor, Tensor | None], Tensor]
 _FLOAT_BYTES_KEPT = 256 * 2**20
 """A set that takes no more than this as float is converted once; a larger one stays uint8 until a batch needs it."""
@@ -30,13 +31,15 @@ class TrainSpec:
     """How a student is trained; the defaults are the protocol of DC, DSA and DM with augmentation.
 
     With E = ``epochs`` the student passes **E + 1** times over the set (the authors' loop is ``range(E + 1)``). After
-    pass number ``decay_at`` (counted from 0; E // 2 + 1 by default) the learning rate is multiplied by ``decay_factor``
-    and the optimiser is made anew, which sets its momentum to zero. The network after the last pass counts.
+    pass number E // 2 + 1 (counted from 0) the learning rate is multiplied by ``decay_factor`` and the optimiser is
+    made anew, which sets its momentum to zero. With ``milestones`` the student passes E times over the set, and the
+    rate is multiplied before each of these passes, the momentum kept. The network after the last pass counts.
 
     Raises:
         InputError: a value out of range.
 
-    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1, and the authors' evaluation loop.
+    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1, and the authors' evaluation loop; with milestones
+    Kim et al. 2022 (IDC), arXiv 2205.14959, §5.1.
     """
 
     epochs: int = 1000
@@ -44,8 +47,9 @@ class TrainSpec:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 256
-    decay_at: int | None = None
     decay_factor: float = 0.1
+    milestones: tuple[int, ...] | None = None
+    """Passes, counted from 0, before which the rate falls; empty for a constant rate, None for DSA's schedule."""
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.lr <= 0:
@@ -56,13 +60,18 @@ class TrainSpec:
 
     @property
     def passes(self) -> int:
-        """Passes over the training set: E + 1."""
-        return self.epochs + 1
+        """Passes over the training set: E + 1, or E with milestones."""
+        return self.epochs + 1 if self.milestones is None else self.epochs
 
     @property
-    def decay_after(self) -> int:
-        """Number (from 0) of the pass after which the learning rate falls."""
-        return self.epochs // 2 + 1 if self.decay_at is None else self.decay_at
+    def renewed_after(self) -> int | None:
+        """Number (from 0) of the pass after which DSA's schedule makes the optimiser anew; None with milestones."""
+        return self.epochs // 2 + 1 if self.milestones is None else None
+
+    def lr_in(self, epoch: int) -> float:
+        """Learning rate of pass ``epoch``, counted from 0."""
+        before = (self.epochs // 2 + 2,) if self.milestones is None else self.milestones
+        return self.lr * self.decay_factor ** sum(epoch >= each for each in before)
 
 
 def _batch_loss(network: Network, x: Tensor, y: Tensor, w: Tensor | None) -> Tensor:
@@ -70,15 +79,20 @@ def _batch_loss(network: Network, x: Tensor, y: Tensor, w: Tensor | None) -> Ten
     return losses.mean() if w is None else (w * losses).mean()
 
 
-def _optimiser(network: Network, spec: TrainSpec, lr: float) -> torch.optim.Optimizer:
+def sgd(network: Network, spec: TrainSpec) -> torch.optim.Optimizer:
+    """The optimiser of a training, for one that goes on in several calls of ``train_student``."""
     parameters = [p for p in network.parameters() if p.requires_grad]
-    return torch.optim.SGD(parameters, lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
+    return torch.optim.SGD(parameters, spec.lr, spec.momentum, weight_decay=spec.weight_decay, fused=True)
 
 
-def _prepared(x: Tensor, y: Tensor, w: Tensor | None, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+def _prepared(
+    x: Tensor, y: Tensor, w: Tensor | None, device: torch.device, *, mixed: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
     if len(x) == 0 or len(x) != len(y) or (w is not None and len(w) != len(x)):
         weights = "" if w is None else f" and {len(w)} weights"
         raise InputError(f"a training set of {len(x)} images, {len(y)} labels{weights}: give one per image, and some")
+    if mixed and y.ndim != 2:
+        raise InputError("mixing images mixes their labels: give y as distributions over classes (n, k)")
     x = x.to(device)
     if x.numel() * 4 <= _FLOAT_BYTES_KEPT:
         x = to_float(x)
@@ -100,6 +114,8 @@ def train_student(
     *,
     w: Tensor | None = None,
     augment: Augment | None = None,
+    mix: Mix | None = None,
+    optimiser: torch.optim.Optimizer | None = None,
     seed: int,
     device: torch.device | str | None = None,
     precision: str = "fp32",
@@ -118,6 +134,8 @@ def train_student(
         spec: the protocol; ``TrainSpec()`` if None.
         w: weight of each image ``(n,)`` or None; scaled to mean 1 over the set.
         augment: ``(x, rng) -> x`` applied to every mini-batch of float images in [0, 1].
+        mix: ``(x, y, rng) -> (x, y)`` applied after it; needs ``y`` as distributions.
+        optimiser: goes on with the momentum of an earlier call; one of ``sgd``, made here if None.
         seed: decides the order and the augmentation.
         device: where to train; the network's own device if None.
         precision: ``"fp32"``, or ``"bf16"`` for autocast (parameters and loss stay fp32).
@@ -132,27 +150,31 @@ def train_student(
     spec = spec or TrainSpec()
     target = device_of(network) if device is None else torch.device(device)
     network.to(target).train()
-    x, y, w = _prepared(x, y, w, target)
+    x, y, w = _prepared(x, y, w, target, mixed=mix is not None)
     batch_loss: BatchLoss = _batch_loss
     if compile:
         require_compiler(target)
         batch_loss = compiled(_batch_loss)
-    optimiser = _optimiser(network, spec, spec.lr)
+    optimiser = optimiser or sgd(network, spec)
     for epoch in range(spec.passes):
+        for group in optimiser.param_groups:
+            group["lr"] = spec.lr_in(epoch)
         order = torch.randperm(len(x), generator=stream(seed, "student-shuffle", epoch)).to(target)
         for number, start in enumerate(range(0, len(x), spec.batch_size)):
             rows = order[start : start + spec.batch_size]
-            images = to_float(x[rows])
+            images, targets = to_float(x[rows]), y[rows]
             if augment is not None:
                 images = augment(images, stream(seed, "student-augment", epoch, number))
+            if mix is not None:
+                images, targets = mix(images, targets, stream(seed, "student-mix", epoch, number))
             with precision_context(precision, target):
-                loss = batch_loss(network, images, y[rows], None if w is None else w[rows])
+                loss = batch_loss(network, images, targets, None if w is None else w[rows])
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimiser.step()
-        if epoch == spec.decay_after:
-            optimiser = _optimiser(network, spec, spec.lr * spec.decay_factor)
-        if (epoch % _CHECK_EVERY == 0 or epoch == spec.epochs) and not bool(torch.isfinite(loss.detach())):
+        if epoch == spec.renewed_after:
+            optimiser = sgd(network, spec)
+        if (epoch % _CHECK_EVERY == 0 or epoch == spec.passes - 1) and not bool(torch.isfinite(loss.detach())):
             raise DivergenceError(f"training diverged in pass {epoch}: loss {loss.item()}; lower lr = {spec.lr}")
         if progress is not None:
             progress(epoch + 1, spec.passes)
