@@ -32,6 +32,7 @@ from latentdc.networks.compiled import Observe, Observed, compiled, observer, pr
 from latentdc.objectives import Objective
 from latentdc.optim import Optim, written
 from latentdc.portable.bank import LatentBank
+from latentdc.sharing import passes, reduce_sum, share
 from latentdc.source import Source
 from latentdc.types import Decoder, Formation
 
@@ -109,7 +110,7 @@ def condense(
     if chunk is None:
         if isinstance(decoder, nn.Module):
             decoder.to(device)
-        chunk = fitting_chunk(decoder, len(bank.rows(_share(bank.num_classes, accelerator))), device)
+        chunk = fitting_chunk(decoder, len(bank.rows(share(bank.num_classes, accelerator))), device)
     loop = _Loop(
         decoder,
         bank,
@@ -174,7 +175,7 @@ class _Loop:
     def run(self, state: RunState, bar: tqdm) -> None:
         """The loop."""
         learnables = list(state.learnables.values())
-        rows = self.bank.rows(_share(self.bank.num_classes, self.accelerator))
+        blocks = self._blocks()
         while state.step < self.steps:
             view = self.source.view(state.step)
             if self.observe is not None:
@@ -182,14 +183,15 @@ class _Loop:
             state.scale_lr(self.optim.share_at(state.step, self.steps))
             state.optimizer.zero_grad()
             loss = torch.zeros((), device=self.device)
-            if len(rows):
+            for rows in blocks:
                 with decoded(
                     self.decoder, self.bank, rows, self.chunk, formation=self.formation, decoding=self.decoding
                 ) as syn:
                     with self.autocast:
-                        loss = self.objective(view, syn)
-                    loss.backward()
-            total = _reduce_sum(learnables, loss, self.accelerator)
+                        part = self.objective(view, syn)
+                    part.backward()
+                loss = loss + part.detach()
+            total = reduce_sum(learnables, loss, self.accelerator)
             _check_finite(total, state.step, self.bank, self.optim)
             with uninterrupted():
                 state.update()
@@ -203,6 +205,17 @@ class _Loop:
             bar.update()
             for call in self.on_step:
                 call(Step(state.step, total, state.lr, state.seconds, self.bank))
+
+    def _blocks(self) -> list[Tensor]:
+        """Rows of this process, in blocks of whole classes that a step takes one after the other."""
+        classes = share(self.bank.num_classes, self.accelerator)
+        if self.objective.scope != "class":
+            return [self.bank.rows(classes)]
+        expands = 1 if self.formation is None else self.formation.expands
+        counts = [len(self.bank.rows([cls])) * expands for cls in classes]
+        pixels = math.prod(self.decoder.image_shape[1:])
+        found = [self.bank.rows(block) for block in passes(classes, counts, pixels, self.device)]
+        return [rows for rows in found if len(rows)]
 
 
 def _decoding(decoder: Decoder, compile: bool) -> Decoding:
@@ -228,12 +241,6 @@ def _learnables(**modules: object) -> dict[str, Tensor]:
     }
 
 
-def _share(num_classes: int, accelerator: Accelerator) -> list[int]:
-    """This process's classes, a contiguous block; empty where there are more processes than classes."""
-    blocks = torch.arange(num_classes).tensor_split(accelerator.num_processes)
-    return [int(c) for c in blocks[accelerator.process_index]]
-
-
 def _bar(done: int, steps: int, shown: bool) -> tqdm:
     bar: tqdm = tqdm(
         total=steps, initial=min(done, steps), desc="condense", unit="step", file=sys.stderr, disable=not shown
@@ -252,21 +259,6 @@ def _identified(
     if optim.schedule != "constant":
         own["steps"] = steps  # A constant schedule may be continued for longer; a cosine is another run.
     return replace(checkpoints, identity={**checkpoints.identity, **own})
-
-
-def _reduce_sum(learnables: list[Tensor], loss: Tensor, accelerator: Accelerator) -> float:
-    """Sum gradients and loss over the processes, in one message; returns the loss of all classes."""
-    if accelerator.num_processes == 1:
-        return float(loss.detach())
-    for parameter in learnables:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    parts = [parameter.grad.reshape(-1) for parameter in learnables if parameter.grad is not None]
-    message = torch.cat([*parts, loss.detach().reshape(1).to(parts[0].dtype)])
-    summed: Tensor = accelerator.reduce(message, reduction="sum")
-    for parameter, piece in zip(learnables, summed[:-1].split([p.numel() for p in parts]), strict=True):
-        parameter.grad = piece.view_as(parameter).clone()
-    return float(summed[-1])
 
 
 def _check_finite(loss: float, step: int, bank: LatentBank, optim: Optim) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 FLOORS = (
     ("portable",),
-    ("types", "errors", "seeding", "resources", "allocator", "atomic", "machine", "grid", "devices", "hub"),
+    ("types", "errors", "seeding", "clusters", "resources", "allocator", "atomic", "machine", "grid", "devices", "hub"),
     ("discrepancies", "networks", "data", "decoders"),
     ("source", "representations", "latents", "passing"),
-    ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim"),
+    ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim", "sharing"),
     ("condense", "fit", "evaluate", "convert"),
     ("recipe",),
     ("pipelines", "report"),
@@ -141,7 +141,7 @@ def portable(root: Path) -> list[str]:
 
 def discrepancies(root: Path) -> list[str]:
     """Discrepancies import torch, einops, the glossary, the errors and each other."""
-    return _foreign(root, "discrepancies", {"torch", "einops"}, {"types", "errors", "discrepancies"})
+    return _foreign(root, "discrepancies", {"torch", "einops"}, {"types", "errors", "clusters", "discrepancies"})
 
 
 def _foreign(root: Path, part: str, libraries: set[str], rooms: set[str]) -> list[str]:
