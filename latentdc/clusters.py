@@ -1,4 +1,4 @@
-"""k-means medoids: the real images nearest to the centres of a seeded k-means."""
+"""Seeded k-means, and its medoids: the points nearest to its centres."""
 
 from __future__ import annotations
 

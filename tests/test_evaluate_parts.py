@@ -18,7 +18,7 @@ from latentdc.evaluate import compare
 from latentdc.evaluate.ddranking import label_robust_score, score
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row, Run
-from latentdc.initialise.medoids import kmeans, medoids
+from latentdc.clusters import kmeans, medoids
 from latentdc.types import DataSpec
 
 FROZEN = {

@@ -12,7 +12,7 @@ from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import InputError
 from latentdc.initialise import STARTS, herd, initialise, order_rows
-from latentdc.initialise.medoids import medoids
+from latentdc.clusters import medoids
 from latentdc.latents import decode
 from latentdc.networks.base import build
 from latentdc.networks.pool import FixedPool

@@ -16,7 +16,7 @@ from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
 from latentdc.initialise import encodes, initialise
-from latentdc.initialise.medoids import medoids
+from latentdc.clusters import medoids
 from latentdc.latents import decode
 from latentdc.networks import build, fingerprint
 from latentdc.networks.train import embed

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.initialise.medoids import kmeans, medoids
+from latentdc.clusters import kmeans, medoids
 from latentdc.initialise.mixture import mixture
 from latentdc.initialise.request import Request, chosen, encoded, encoder_of, store_of
 from latentdc.networks.infer import to_float

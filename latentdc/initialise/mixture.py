@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdc.errors import InputError
-from latentdc.initialise.medoids import kmeans
+from latentdc.clusters import kmeans
 
 _FLOOR = 1e-3
 """Least variance of a component, as a share of the mean variance of the points: no component collapses on one point."""
