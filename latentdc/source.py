@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +21,7 @@ from latentdc.types import Batch, DataSpec, Net
 
 _MOST_ROWS = 512
 """Real images a network sees at a time: they carry no graph, so parts bound the memory and change nothing else."""
+_SAMPLER = "sampler/"
 
 
 class View(Protocol):
@@ -62,10 +63,8 @@ class Source(Protocol):
         """The real side of one step."""
         ...
 
-    def advance(
-        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
-    ) -> None:
-        """After a step, all ranks alike: sources whose networks train do so here."""
+    def advance(self, step: int, decode: Callable[[], Batch] | None = None) -> None:
+        """After a step, all ranks alike: sources whose networks train do so here; ``decode`` gives the set as it is."""
         ...
 
     def state_dict(self) -> Mapping[str, Any]:
@@ -114,7 +113,7 @@ class Minibatches:
 
     def to(self, device: torch.device | str) -> Minibatches:
         """Compute on this device from now on; returns itself."""
-        self.device = torch.device(device)
+        self.device = self.sampler.device = torch.device(device)
         self.pool.to(device)
         return self
 
@@ -122,19 +121,20 @@ class Minibatches:
         """The real side of one step; images are drawn when first asked for."""
         return MinibatchView(self, step)
 
-    def advance(
-        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
-    ) -> None:
+    def advance(self, step: int, decode: Callable[[], Batch] | None = None) -> None:
         """Let the pool advance."""
-        self.pool.advance(step, batches, decode)
+        self.pool.advance(step, decode)
 
     def state_dict(self) -> dict[str, Any]:
-        """The pool's state."""
-        return dict(self.pool.state_dict())
+        """The states of pool and sampler."""
+        sampled = {f"{_SAMPLER}{name}": value for name, value in self.sampler.state_dict().items()}
+        return {**self.pool.state_dict(), **sampled}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the pool's state."""
-        self.pool.load_state_dict(dict(state))
+        """Restore the states of pool and sampler."""
+        own = {name.removeprefix(_SAMPLER): value for name, value in state.items() if name.startswith(_SAMPLER)}
+        self.pool.load_state_dict({name: value for name, value in state.items() if not name.startswith(_SAMPLER)})
+        self.sampler.load_state_dict(own)
 
 
 class MinibatchView:
@@ -143,6 +143,7 @@ class MinibatchView:
     def __init__(self, source: Minibatches, step: int) -> None:
         self.source, self.step = source, step
         self.net: Net = source.pool.at(step)
+        source.sampler.begin(step, lambda cls: self.rng("sampler", cls), self.net)
         self._drawn: dict[int, list[AugmentDraw]] = {}
         self._batches: dict[tuple[int, ...], Batch] = {}
 
@@ -166,8 +167,9 @@ class MinibatchView:
         """This step's real images of some classes, drawn once per view."""
         wanted = tuple(sorted(classes))
         if wanted not in self._batches:
-            drawn = self.source.sampler(wanted, self.source.num_per_class, lambda cls: self.rng("real", cls))
-            device = self.source.device
+            source = self.source
+            drawn = source.sampler(wanted, source.num_per_class, lambda cls: self.rng("real", cls), self.net)
+            device = source.device
             moved = [None if part is None else part.to(device, non_blocking=True) for part in drawn]
             self._batches[wanted] = Batch(*moved)  # type: ignore[arg-type]
         return self._batches[wanted]
@@ -204,11 +206,9 @@ class Started:
         """The source's view, with the start."""
         return StartedView(self, self.source.view(step))
 
-    def advance(
-        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
-    ) -> None:
+    def advance(self, step: int, decode: Callable[[], Batch] | None = None) -> None:
         """Let the source advance."""
-        self.source.advance(step, batches, decode)
+        self.source.advance(step, decode)
 
     def state_dict(self) -> Mapping[str, Any]:
         """The source's state; the start follows from recipe and data."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from latentdc import sharing
 from latentdc.checkpoint import Checkpoints
 from latentdc.condense import Optim, Step, condense
 from latentdc.data.augment import NoAugment

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import latentdc
+from latentdc.clusters import kmeans, medoids
 from latentdc.data.cut_mix import CutMix
 from latentdc.errors import InputError
 from latentdc.evaluate import compare
 from latentdc.evaluate.ddranking import label_robust_score, score
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row, Run
-from latentdc.clusters import kmeans, medoids
 from latentdc.types import DataSpec
 
 FROZEN = {

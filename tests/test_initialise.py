@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny_parts import tiny_decoder
 
+from latentdc.clusters import medoids
 from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import InputError
 from latentdc.initialise import STARTS, herd, initialise, order_rows
-from latentdc.clusters import medoids
 from latentdc.latents import decode
 from latentdc.networks.base import build
 from latentdc.networks.pool import FixedPool

@@ -59,7 +59,7 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
             r"objective\.by\.bandwidth = 'wide': .*type float",
         ),
         ({"augment": {"kind": "dsa", "strategy": 3}}, r"augment\.strategy = 3: a value of type str"),
-        ({"augment": {"kind": "dsa", "mode": "Q"}}, r'augment\.mode = "Q": no such choice\. .*Known: M, S'),
+        ({"augment": {"kind": "dsa", "mode": "Q"}}, r'augment\.mode = "Q": no such choice\. .*Known: I, M, S'),
         ({"formation": {"kind": "tiles", "factor": "x"}}, r"formation\.factor = 'x': a value of type int"),
         ({"init": "rael"}, r'init = "rael": no such start\. Did you mean "real"'),
         ({"init": {"kind": "inversion", "stepz": 9}}, r'init\.stepz: "stepz": no such option of inversion.*"steps"'),

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from latentdc.data.augment import AUGMENTS
+from latentdc.data.sampling import SAMPLERS
 
-__all__ = ["AUGMENTS"]
+__all__ = ["AUGMENTS", "SAMPLERS"]

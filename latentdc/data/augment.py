@@ -6,7 +6,7 @@ Transforms work in standardised space, ``(x − mean) / std``, so that what is c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -152,6 +152,15 @@ class DSA:
             InputError: parameters of neither one row nor n rows.
         """
         return _apply(x, draws, spec)
+
+
+def per_image(augment: Augment, spec: DataSpec) -> Callable[[Tensor, torch.Generator], Tensor]:
+    """What a trainer applies to a mini-batch ``(n, c, h, w)``: one draw of the augmentation per image."""
+
+    def apply(x: Tensor, rng: torch.Generator) -> Tensor:
+        return augment.apply(x, augment.draw(len(x), tuple(x.shape[1:]), rng, shared=False), spec)
+
+    return apply
 
 
 def dump(draws: Sequence[AugmentDraw]) -> list[dict[str, Any]]:

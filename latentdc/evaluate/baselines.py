@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from latentdc.bundle import Bundle
+from latentdc.clusters import medoids
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
 from latentdc.initialise import encodes, initialise
-from latentdc.clusters import medoids
 from latentdc.latents import decode
 from latentdc.networks import build, fingerprint
 from latentdc.networks.train import embed

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from latentdc.data.augment import DSA
+from latentdc.data.augment import DSA, per_image
 from latentdc.data.cut_mix import CutMix
 from latentdc.errors import InputError, unknown
 from latentdc.networks.train import Augment, Mix, TrainSpec
@@ -81,13 +78,7 @@ class Protocol:
 
     def augmenter(self, spec: DataSpec) -> Augment:
         """The per-mini-batch augmentation for a data set."""
-        dsa = self.augmentation(spec)
-
-        def augment(x: Tensor, rng: torch.Generator) -> Tensor:
-            shape = (int(x.shape[1]), int(x.shape[2]), int(x.shape[3]))
-            return dsa.apply(x, dsa.draw(int(x.shape[0]), shape, rng, shared=False), spec)
-
-        return augment
+        return per_image(self.augmentation(spec), spec)
 
     def mixer(self) -> Mix | None:
         """What mixes the images of a mini-batch with each other, if anything does."""

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from latentdc.clusters import kmeans, medoids
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.clusters import kmeans, medoids
 from latentdc.initialise.mixture import mixture
 from latentdc.initialise.request import Request, chosen, encoded, encoder_of, store_of
 from latentdc.networks.infer import to_float

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentdc.errors import InputError
 from latentdc.clusters import kmeans
+from latentdc.errors import InputError
 
 _FLOOR = 1e-3
 """Least variance of a component, as a share of the mean variance of the points: no component collapses on one point."""

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from latentdc.clusters import medoids
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.initialise.distribution import KIND, Statistics
 from latentdc.initialise.inversion import Inversion
 from latentdc.initialise.latent_space import Centroids, LatentMedoids, Mixture
-from latentdc.clusters import medoids
 from latentdc.initialise.prototypes import Modes, Prototypes
 from latentdc.initialise.request import Request, Start, chosen, encoded, encoder_of, random_images
 from latentdc.latents import AnyBank

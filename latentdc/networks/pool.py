@@ -1,8 +1,12 @@
-"""Pools: which network ψ a step sees. A draw depends on (seed, step) only, so every rank makes the same one."""
+"""Pools: which network ψ a step sees. A draw depends on (seed, step) only, so every rank makes the same one.
+
+Pools whose networks train are in ``trained``: theirs depend on the steps before as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -33,6 +37,10 @@ class Pool:
         width: see ``latentdc.networks.base.build``.
     """
 
+    cite: ClassVar[tuple[str, ...]] = ()
+    needs_trainer: ClassVar[bool] = False
+    """Whether its networks train, so that it is made with a ``trainer``."""
+
     def __init__(self, arch: str, spec: DataSpec, seed: int, width: int | None = None) -> None:
         self.arch, self.spec, self.seed, self.width = arch, spec, seed, width
         self.device = torch.device("cpu")
@@ -56,25 +64,32 @@ class Pool:
         """The network of one step."""
         raise NotImplementedError(f"{type(self).__name__} must implement at(step) -> Network")
 
-    def advance(
-        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
-    ) -> None:
-        """After a step: a pool that trains its networks does so here; these pools have nothing to do."""
+    def advance(self, step: int, decode: Callable[[], Batch] | None = None) -> None:
+        """After a step: a pool that trains its networks does so here.
 
-    def state_dict(self) -> dict[str, str | int | None]:
-        """What identifies the pool. Draws are a function of the step, so nothing else needs saving."""
+        Args:
+            step: the step just made.
+            decode: gives all images of the set as they are now.
+        """
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one pool from another; JSON values."""
         return {"kind": type(self).__name__, "arch": self.arch, "seed": self.seed, "width": self.width}
 
-    def load_state_dict(self, state: dict[str, str | int | None]) -> None:
-        """Check that a saved pool is this one.
+    def state_dict(self) -> dict[str, Any]:
+        """The identity, and whatever a draw depends on besides the step: JSON values and tensors."""
+        return self.identity()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state.
 
         Raises:
-            BundleError: it is another pool; the message names what differs.
+            BundleError: it is another pool's; the message names what differs.
         """
-        mine = self.state_dict()
-        wrong = [name for name in sorted(mine.keys() | state.keys()) if mine.get(name) != state.get(name)]
+        mine = self.identity()
+        wrong = [name for name in sorted(mine) if mine[name] != state.get(name)]
         if wrong:
-            pairs = ", ".join(f"{name} = {state.get(name)!r} instead of {mine.get(name)!r}" for name in wrong)
+            pairs = ", ".join(f"{name} = {state.get(name)!r} instead of {mine[name]!r}" for name in wrong)
             raise BundleError(f"the saved pool is another one: {pairs}; resume with the recipe that made it")
 
 
@@ -112,7 +127,7 @@ class FixedPool(Pool):
         InputError: ``num`` is below 1.
     """
 
-    def __init__(self, arch: str, spec: DataSpec, seed: int, num: int, width: int | None = None) -> None:
+    def __init__(self, arch: str, spec: DataSpec, seed: int, num: int = 20, width: int | None = None) -> None:
         super().__init__(arch, spec, seed, width)
         if num < 1:
             raise InputError(f"num = {num}: a fixed pool needs at least one network; raise the number of pairs")
@@ -161,6 +176,6 @@ class FixedPool(Pool):
         """The network of one step."""
         return self.network(self.index(step))
 
-    def state_dict(self) -> dict[str, str | int | None]:
-        """What identifies the pool."""
-        return {**super().state_dict(), "num": self.num}
+    def identity(self) -> dict[str, Any]:
+        """What tells one pool from another."""
+        return {**super().identity(), "num": self.num}

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from latentdc.bundle import shared_bytes
-from latentdc.data.augment import Augment
-from latentdc.data.sampling import UniformSampler
+from latentdc.data.augment import Augment, per_image
+from latentdc.data.cut_mix import CutMix
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import InputError
 from latentdc.initialise import initialise, start_images
 from latentdc.latents import AnyBank
-from latentdc.networks import FixedPool, FreshPool, Network
+from latentdc.networks import FixedPool, Network, Pool, Trainer
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective, Penalised
 from latentdc.recipe.checks import check_formation, check_looks, check_start, learned
@@ -33,6 +33,8 @@ from latentdc.types import Batch, DataSpec, Decoder, Formation
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
 A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
+_LATER = ("objective.penalties", "source.sampler", "source.pool", "source.train_augment", "source.cut_mix")
+"""Keys that came after the first release."""
 _ADAPT_IMAGES = 500
 """Real images of each class that a decoder stored with the set is adapted to, at most."""
 
@@ -132,9 +134,8 @@ def make_source(
         return _fitting(given if isinstance(given, Sketch) else Sketch.load(given), built, store)
     wanted = recipe.source
     if wanted.kind == "minibatches":
-        pool = FreshPool(wanted.arch, spec, recipe.seed, wanted.width)
-        sampler = UniformSampler(store, wanted.num_per_class)
-        return Minibatches(store, sampler, pool, built.augment, seed=recipe.seed)
+        sampler = make_part("source.sampler", wanted.sampler, store, wanted.num_per_class)
+        return Minibatches(store, sampler, _pool(built, store), built.augment, seed=recipe.seed)
     if out is not None and Path(out).exists():
         return as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
     return sketch(
@@ -154,6 +155,30 @@ def make_source(
         like=like,
         progress=progress,
     )
+
+
+def _pool(built: Built, store: ClassStore) -> Pool:
+    """The networks of mini-batches: those of a pool that trains them see the store's images."""
+    recipe, wanted = built.recipe, built.recipe.source
+    part = wanted.pool
+    if wanted.width is not None:
+        part = Part(part.kind, {**part.options, "width": wanted.width})
+    made_of: tuple[Any, ...] = (wanted.arch, built.spec, recipe.seed)
+    if part_class("source.pool", part).needs_trainer:
+        seen: Augment = make_part("source.train_augment", wanted.train_augment).for_data(built.spec)
+        made_of += (
+            Trainer(
+                store.images,
+                store.labels,
+                built.spec.num_classes,
+                augment=per_image(seen, built.spec),
+                mix=CutMix(wanted.cut_mix) if wanted.cut_mix else None,
+                precision=recipe.precision,
+                compile=recipe.compile,
+            ),
+        )
+    pool: Pool = make_part("source.pool", part, *made_of)
+    return pool
 
 
 def make_bank(
@@ -224,8 +249,9 @@ def _start_network(built: Built) -> Network:
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, decoder and settings."""
     flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
-    if not flat["objective.penalties"]:
-        del flat["objective.penalties"]  # What is not there decides nothing, today or in a run begun before it existed.
+    # What is not there decides nothing, today or in a run begun before it existed.
+    absent = Recipe(images_per_class=1).flat()
+    flat = {name: value for name, value in flat.items() if not name.startswith(_LATER) or value != absent.get(name)}
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
         flat["source.sketch"] = source.manifest.digest()

@@ -32,6 +32,11 @@ def check_looks(recipe: Recipe, see: Representation, by: Discrepancy) -> None:
             f'compile = true and objective.see = "{recipe.objective.see.kind}": gradients are differentiated again, '
             "which a compiled network does not allow. Set compile = false."
         )
+    if sketched and recipe.source.pool.kind not in ("fresh", "fixed"):
+        raise RecipeError(
+            f'source.kind = "sketch" and source.pool = "{recipe.source.pool.kind}": a sketch is taken once, under '
+            'networks that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
+        )
     if sketched and not by.sketchable:
         raise RecipeError(
             f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '

@@ -40,6 +40,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         BundleError: the decoder's ``config.json`` is damaged.
     """
     keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
+    sampled = recipe.source.kind == "minibatches"
     stored = (("formation", recipe.formation), ("init", recipe.init))
     matched = (
         ("objective.kind", Part(recipe.objective.kind)),
@@ -47,6 +48,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         ("objective.by", recipe.objective.by),
         *(("objective.penalties", penalty) for penalty in recipe.objective.penalties),
         ("augment", recipe.augment),
+        *((("source.sampler", recipe.source.sampler), ("source.pool", recipe.source.pool)) if sampled else ()),
     )
     for where, part in (*matched, *stored) if recipe.steps else stored:
         if part is not None:

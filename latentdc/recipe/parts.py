@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, get_type_hints
 
 from latentdc.data.augment import AUGMENTS, Augment
+from latentdc.data.sampling import SAMPLERS, Sampler
 from latentdc.decoders import BASES, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.initialise import STARTS, Start
+from latentdc.networks import POOLS, Pool
 from latentdc.objectives import OBJECTIVES, PENALTIES, Objective
 from latentdc.recipe.spec import Part
 from latentdc.recipe.values import plain_value
@@ -31,6 +33,8 @@ class Kind(NamedTuple):
     """What each of the kind is: a base class or a protocol."""
     is_told: bool = True
     """Whether a sketch tells two of the kind apart, by class name and fields: it has to be a dataclass then."""
+    needs_data: bool = False
+    """Whether it is made of data besides its options: a recipe alone can check their names and types only."""
 
 
 KINDS: dict[str, Kind] = {
@@ -39,6 +43,9 @@ KINDS: dict[str, Kind] = {
     "objective.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
     "objective.penalties": Kind("penalty", PENALTIES, Objective, is_told=False),
     "augment": Kind("augmentation", AUGMENTS, Augment),
+    "source.sampler": Kind("sampler", SAMPLERS, Sampler, is_told=False, needs_data=True),
+    "source.pool": Kind("pool of networks", POOLS, Pool, is_told=False, needs_data=True),
+    "source.train_augment": Kind("augmentation", AUGMENTS, Augment, is_told=False),
     "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
     "init": Kind("start", STARTS, Start, is_told=False),
     "decoder": Kind("decoder with options", BASES, Decoder, is_told=False),
@@ -110,8 +117,8 @@ def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None)
 
 
 def check_part(where: str, part: Part) -> None:
-    """Refuse a part that could not be made; of one that asks for the data's shape, only names and types are checked."""
-    if _SHAPE not in options(_checked(where, part)[0]):
+    """Refuse a part that could not be made; of one that is made of data, only names and types are checked."""
+    if _SHAPE not in options(_checked(where, part)[0]) and not KINDS[where].needs_data:
         make_part(where, part)
 
 

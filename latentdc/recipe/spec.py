@@ -46,13 +46,18 @@ class ObjectiveSpec:
 class SourceSpec:
     """The real side.
 
-    ``minibatches``: ``num_per_class`` real images of each class and a fresh network at every step. ``sketch``: the
-    whole real set, once, under ``num_pairs`` fixed (network, augmentation) pairs; ``images_per_pair`` bounds the images
-    of each class that a pair sees.
+    ``minibatches``: at every step ``num_per_class`` real images of each class, drawn by ``sampler``, and a network of
+    ``pool``, which trains its networks under ``train_augment`` and mixes their mini-batches with probability
+    ``cut_mix``. ``sketch``: the whole real set, once, under ``num_pairs`` fixed (network, augmentation) pairs;
+    ``images_per_pair`` bounds the images of each class that a pair sees.
     """
 
     kind: str = "minibatches"
     num_per_class: int = 256
+    sampler: Part = Part("uniform")
+    pool: Part = Part("fresh")
+    train_augment: Part = Part("none")
+    cut_mix: float = 0.0
     num_pairs: int = 60
     images_per_pair: int | None = None
     arch: str = "convnet"
@@ -124,6 +129,8 @@ class Recipe:
         }.items():
             if number is not None and number < 1:
                 raise RecipeError(f"{where} = {number}: give at least 1.")
+        if not 0 <= self.source.cut_mix <= 1:
+            raise RecipeError(f"source.cut_mix = {self.source.cut_mix}: give a probability, from 0 (never) to 1.")
         if self.steps < 0:
             raise RecipeError(f"steps = {self.steps}: give at least 1, or 0 to keep the start as it is.")
         if self.init.kind == STATISTICS:

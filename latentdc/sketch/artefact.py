@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +147,7 @@ class Sketch:
         """The real side of one step."""
         return SketchView(self, step)
 
-    def advance(
-        self, step: int, batches: Iterable[Batch] | None = None, decode: Callable[[], Batch] | None = None
-    ) -> None:
+    def advance(self, step: int, decode: Callable[[], Batch] | None = None) -> None:
         """Nothing changes over time."""
 
     def state_dict(self) -> dict[str, Any]:

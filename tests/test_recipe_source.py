@@ -1,0 +1,132 @@
+"""Recipes whose networks train, and whose images are chosen: built, condensed, taken up again, refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latentdc.checkpoint import Checkpoints
+from latentdc.condense import Step, condense
+from latentdc.data.sampling import EasiestSampler, KMeansSampler
+from latentdc.data.store import ClassStore
+from latentdc.errors import RecipeError
+from latentdc.networks import BlendedPool, QueuePool, TrainedPool
+from latentdc.recipe import build, citations, identity, make_bank, make_source, parse_recipe, to_toml
+from latentdc.source import Minibatches
+
+TINY = {
+    "images_per_class": 2,
+    "steps": 5,
+    "init": "real",
+    "source": {"arch": "mlp", "width": 8, "num_per_class": 6},
+}
+POOLS: dict[str, dict[str, Any]] = {
+    "trained": {"kind": "trained", "on": "real", "restart": 4, "num_images": 8},
+    "trained on the set": {"kind": "trained", "on": "syn", "restart": 3, "epochs": 2, "momentum": 0.0},
+    "queue": {"kind": "queue", "num": 3, "interval": 2, "visit_steps": 1},
+    "blended": {"kind": "blended", "num": 2, "epochs": 3, "num_images": 12},
+    "fixed": {"kind": "fixed", "num": 2},
+}
+
+
+def _recipe(**source: Any) -> Any:
+    return parse_recipe({**TINY, "source": {**TINY["source"], **source}})  # type: ignore[dict-item]
+
+
+def _run(store: ClassStore, recipe: Any, folder: Path, *, stop: int | None = None) -> torch.Tensor:
+    parts = build(recipe, store.spec)
+    bank = make_bank(parts, store)
+
+    def on_step(now: Step) -> None:
+        if now.step == stop:
+            raise KeyboardInterrupt
+
+    condense(
+        parts.decoder,
+        bank,
+        parts.objective,
+        make_source(parts, store, progress=False),
+        steps=recipe.steps,
+        optim=recipe.optim,
+        seed=0,
+        checkpoints=Checkpoints(folder, identity(parts), every_steps=None, every_seconds=None),
+        on_step=(on_step,),
+        progress=False,
+    )
+    return bank.z["x"].detach().clone()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("sampler", ["uniform", {"kind": "kmeans", "every": 2}, {"kind": "easiest", "candidates": 9}])
+def test_resumes_bit_for_bit(pool: str, sampler: Any, tiny_store: ClassStore, tmp_path: Path) -> None:
+    recipe = _recipe(pool=POOLS[pool], sampler=sampler, train_augment="dsa", cut_mix=0.5)
+    straight = _run(tiny_store, recipe, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        _run(tiny_store, recipe, tmp_path / "resumed", stop=2)
+    assert torch.equal(straight, _run(tiny_store, recipe, tmp_path / "resumed"))
+    assert not torch.equal(straight, _run(tiny_store, _recipe(), tmp_path / "plain"))
+
+
+def test_options_reach_the_parts(tiny_store: ClassStore) -> None:
+    for name, kind in {"trained": TrainedPool, "queue": QueuePool, "blended": BlendedPool}.items():
+        recipe = _recipe(pool=POOLS[name], sampler={"kind": "kmeans", "weighted": False})
+        source = make_source(build(recipe, tiny_store.spec), tiny_store, progress=False)
+        assert isinstance(source, Minibatches)
+        assert isinstance(source.pool, kind)
+        assert source.pool.width == 8
+        assert isinstance(source.sampler, KMeansSampler)
+        assert (source.sampler.num_per_class, source.sampler.weighted) == (6, False)
+        assert to_toml(recipe) == to_toml(parse_recipe(tomllib.loads(to_toml(recipe))))
+    easiest = make_source(build(_recipe(sampler="easiest"), tiny_store.spec), tiny_store, progress=False)
+    assert isinstance(easiest, Minibatches)
+    assert isinstance(easiest.sampler, EasiestSampler)
+
+
+def test_pool_and_sampler_are_credited() -> None:
+    assert {"zhao2023idm", "liu2023dream"} <= set(citations(_recipe(pool="queue", sampler="kmeans")))
+    assert not {"zhao2023idm", "liu2023dream"} & set(citations(_recipe()))
+
+
+def test_what_was_not_there_changes_no_run(tiny_store: ClassStore) -> None:
+    plain, trained = (identity(build(_recipe(**source), tiny_store.spec)) for source in ({}, {"pool": "trained"}))
+    assert not any(name.startswith(("source.pool", "source.sampler", "source.cut_mix")) for name in plain)
+    assert trained["source.pool.kind"] == "trained"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"pool": "traind"}, r'source\.pool = "traind": no such pool of networks\. Did you mean "trained"'),
+        ({"pool": {"kind": "trained", "restat": 3}}, r'source\.pool\.restat: "restat": no such option of trained'),
+        ({"sampler": "kmean"}, r'source\.sampler = "kmean": no such sampler\. Did you mean "kmeans"'),
+        ({"train_augment": "dsaa"}, r'source\.train_augment = "dsaa": no such augmentation'),
+        ({"cut_mix": 1.5}, r"source\.cut_mix = 1\.5: give a probability"),
+    ],
+)
+def test_mistakes_are_refused_by_the_recipe(source: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        _recipe(**source)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"pool": {"kind": "trained", "on": "both"}}, r'source\.pool \(trained\): on = "both"'),
+        ({"pool": {"kind": "trained", "restart": 0}}, r"restart = 0: give at least 1"),
+        ({"pool": {"kind": "queue", "num": 1}}, r"num = 1: give at least 2"),
+        ({"pool": {"kind": "blended", "epochs": 0}}, r"epochs = 0: give at least 1"),
+        ({"sampler": {"kind": "easiest", "candidates": 2}}, r"candidates = 2: give at least as many"),
+    ],
+)
+def test_values_are_refused_by_the_part(source: dict[str, Any], message: str, tiny_store: ClassStore) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_source(build(_recipe(**source), tiny_store.spec), tiny_store, progress=False)
+
+
+def test_a_sketch_has_no_networks_that_train(tiny_store: ClassStore) -> None:
+    with pytest.raises(RecipeError, match=r'source\.pool = "trained": a sketch is taken once.*"minibatches"'):
+        build(_recipe(kind="sketch", pool="trained"), tiny_store.spec)
