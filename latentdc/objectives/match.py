@@ -8,7 +8,7 @@ from torch import Tensor
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import RecipeError
 from latentdc.objectives.base import Objective
-from latentdc.representations import Representation, rows_of
+from latentdc.representations import Representation, rows_of, scope_of
 from latentdc.source import View
 from latentdc.types import Batch
 
@@ -33,6 +33,7 @@ class Match(Objective):
             )
         self.see = see
         self.by = by
+        self.scope = scope_of(see)
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Discrepancy of the synthetic images to the view's real side."""

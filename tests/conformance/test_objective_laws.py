@@ -45,7 +45,7 @@ def case(request: pytest.FixtureRequest, make_store: Store) -> tuple[Match, Sour
     else:
         fresh = FreshPool("convnet", store.spec, 0, width=4)
         source = Minibatches(store, UniformSampler(store, 4), fresh, DSA(), seed=0)
-    syn = store.batch([0, 7, 8, 13, 1])
+    syn = store.batch([0, 7, 8, 13, 1, 14])  # Two of each class: a single one has no variance.
     return match, source, syn._replace(x=(syn.x + 0.1).requires_grad_())
 
 
