@@ -81,7 +81,7 @@ def test_class_means_of_statistics_are_those_of_batch_normalisation(arch: str) -
     for points, layer in zip(shown, net.observe(batch.x).features, strict=True):
         channels = layer.shape[1]
         for cls in (0, 1):
-            first, second = points[OWNER == cls].mean(0).split(channels)
+            first, second = points[batch.owner == cls].mean(0).split(channels)
             mean, variance = statistics_loop(layer, OWNER, cls)
             torch.testing.assert_close(first, torch.tensor(mean, dtype=torch.float64))
             torch.testing.assert_close(second - first**2, torch.tensor(variance, dtype=torch.float64))

@@ -19,8 +19,8 @@ _MOST_ROWS = 512
 class HeadVariance:
     """Variance over the images of each class of the gradients of their cross-entropy by the classifier's weights.
 
-    The gradient of image i is ``e_i h_iᵀ``, with the embedding ``h`` ``(d,)`` and the error ``e = softmax − y`` ``(k,)``,
-    so that no gradient is taken: ``m = mean e hᵀ``, ``s = mean e² (h²)ᵀ``, ``Var = s − m ∘ m``. One tensor
+    The gradient of image i is ``e_i h_iᵀ``, with embedding ``h`` ``(d,)`` and error ``e = softmax − y`` ``(k,)``, so
+    that no backward pass is needed: ``m = mean e hᵀ``, ``s = mean e² (h²)ᵀ``, ``Var = s − m ∘ m``. One tensor
     ``(c, k, d)``, the classes of the batch in ascending order. Of a class with one image it is zero, and so is its
     gradient. Exact where the classifier is one linear layer on the embedding, as it is in every network here.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
-
 from reference.gradient_loop import gradients_of
+from torch import Tensor, nn
 
 
 def joint_gradient_loop(
