@@ -13,7 +13,7 @@ from latentdc.decoders import DECODERS, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import BundleError, DataError, InputError, RecipeError
 from latentdc.networks import ARCHITECTURES
-from latentdc.objectives import OBJECTIVES
+from latentdc.objectives import OBJECTIVES, PENALTIES
 from latentdc.recipe import Part, citations, cite, load_recipe, parse_recipe, parse_setting, references, to_toml
 from latentdc.representations import REPRESENTATIONS
 from latentdc.resources import shipped
@@ -153,7 +153,7 @@ def test_every_part_cites_entries_that_exist() -> None:
     from importlib import import_module
 
     networks = [getattr(import_module(path.split(":")[0]), path.split(":")[1]) for path in ARCHITECTURES.values()]
-    tables = (DISCREPANCIES, REPRESENTATIONS, AUGMENTS, FORMATIONS, DECODERS, OBJECTIVES)
+    tables = (DISCREPANCIES, REPRESENTATIONS, AUGMENTS, FORMATIONS, DECODERS, OBJECTIVES, PENALTIES)
     parts = [part for table in tables for part in table.values()] + networks
     keys = {key for part in parts for key in getattr(part, "cite", ())}
     assert keys

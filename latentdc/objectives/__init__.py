@@ -2,10 +2,31 @@
 
 from latentdc.objectives.base import Objective
 from latentdc.objectives.match import Match
-from latentdc.objectives.penalties import Pairwise, Penalised
+from latentdc.objectives.penalties import (
+    PENALTIES,
+    CentreClassify,
+    CrossEntropy,
+    FarFromSelf,
+    IntraInter,
+    NearReal,
+    Pairwise,
+    Penalised,
+)
+from latentdc.objectives.prefixes import Prefixes
 
-OBJECTIVES: dict[str, type[Objective]] = {"match": Match}
-PENALTIES: dict[str, type[Objective]] = {"pairwise": Pairwise}
-"""What a recipe may add to the objective, each weighted by itself."""
+OBJECTIVES: dict[str, type[Objective]] = {"match": Match, "prefixes": Prefixes}
 
-__all__ = ["OBJECTIVES", "PENALTIES", "Match", "Objective", "Pairwise", "Penalised"]
+__all__ = [
+    "OBJECTIVES",
+    "PENALTIES",
+    "CentreClassify",
+    "CrossEntropy",
+    "FarFromSelf",
+    "IntraInter",
+    "Match",
+    "NearReal",
+    "Objective",
+    "Pairwise",
+    "Penalised",
+    "Prefixes",
+]

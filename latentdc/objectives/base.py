@@ -18,6 +18,8 @@ class Objective(nn.Module):
     """``"class"``: a sum over classes, so classes may be shared out; ``"all"``: needs the whole set at once."""
     needs_start: bool = False
     """Whether it looks at the real images that the rows started from; see ``latentdc.source.Started``."""
+    needs_images: bool = False
+    """Whether it looks at single real images, which a sketch does not hold."""
     cite: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies import Discrepancy
+from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import RecipeError
 from latentdc.objectives.base import Objective
-from latentdc.representations import Representation, rows_of
+from latentdc.representations import Representation, rows_of, scope_of
 from latentdc.source import View
 from latentdc.types import Batch
 
@@ -33,12 +35,16 @@ class Match(Objective):
             )
         self.see = see
         self.by = by
+        self.scope = scope_of(see)
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Discrepancy of the synthetic images to the view's real side."""
         classes = torch.unique(syn.owner).tolist()
         layers = self.see(view.net, view.augment(syn), differentiable=True)
-        real = view.real(self.see, self.by, classes)
+        return self.measure(view.real(self.see, self.by, classes), layers, syn)
+
+    def measure(self, real: Sequence[Summary], layers: Sequence[Tensor], syn: Batch) -> Tensor:
+        """Discrepancy of what was seen of the synthetic images, layer by layer, to summaries of the real ones."""
         # Distances of features are small differences of large numbers: never in half precision.
         with torch.autocast(syn.x.device.type, enabled=False):
             owner, w = rows_of(self.see, syn)

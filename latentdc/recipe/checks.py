@@ -46,11 +46,17 @@ def check_looks(recipe: Recipe, see: Representation, by: Discrepancy) -> None:
 
 
 def check_start(recipe: Recipe, objective: Objective) -> None:
-    """Refuse an objective that looks at the real images which rows start from, where there are none.
+    """Refuse an objective that looks at real images, or at those which rows start from, where there are none.
 
     Raises:
-        RecipeError: with the starts that would do.
+        RecipeError: with the sources or the starts that would do.
     """
+    if objective.needs_images and recipe.source.kind == "sketch":
+        names = ", ".join(f'"{each.kind}"' for each in recipe.objective.penalties)
+        raise RecipeError(
+            f'source.kind = "sketch" and objective.penalties = {names}: real images are looked at one by one, and a '
+            'sketch holds none. Use source.kind = "minibatches".'
+        )
     if objective.needs_start and not hasattr(make_part("init", recipe.init), "images"):
         raise RecipeError(
             "objective.penalties: rows are to stay near the real images they start from, and init = "

@@ -2,10 +2,33 @@
 
 from typing import Any
 
-from latentdc.representations.base import Representation, rows_of
+from latentdc.representations.attention import Attention
+from latentdc.representations.base import Representation, in_full, rows_of, scope_of
+from latentdc.representations.curvature import HeadVariance
 from latentdc.representations.features import Features
 from latentdc.representations.gradients import Gradients
+from latentdc.representations.logits import Logits
+from latentdc.representations.statistics import BatchStatistics
 
-REPRESENTATIONS: dict[str, type[Any]] = {"features": Features, "gradients": Gradients}
+REPRESENTATIONS: dict[str, type[Any]] = {
+    "features": Features,
+    "attention": Attention,
+    "logits": Logits,
+    "statistics": BatchStatistics,
+    "gradients": Gradients,
+    "head-variance": HeadVariance,
+}
 
-__all__ = ["REPRESENTATIONS", "Features", "Gradients", "Representation", "rows_of"]
+__all__ = [
+    "REPRESENTATIONS",
+    "Attention",
+    "BatchStatistics",
+    "Features",
+    "Gradients",
+    "HeadVariance",
+    "Logits",
+    "Representation",
+    "in_full",
+    "rows_of",
+    "scope_of",
+]

@@ -12,7 +12,10 @@ from latentdc.types import Batch, Net
 
 @runtime_checkable
 class Representation(Protocol):
-    """``see``: what is looked at. A part: a frozen dataclass whose fields a recipe may set."""
+    """``see``: what is looked at. A part: a frozen dataclass whose fields a recipe may set.
+
+    One whose rows mix the classes of a batch says so by an attribute ``scope = "all"``; see ``scope_of``.
+    """
 
     kind: ClassVar[str]
     """``"points"`` (a row per image) or ``"parameters"`` (a row per class); a discrepancy says which it accepts."""
@@ -21,21 +24,40 @@ class Representation(Protocol):
         """One tensor per thing looked at; holds no graph unless ``differentiable``.
 
         Points are ``(n, d)``, a row per image; parameters ``(c, o, d)``, a row per class of the batch, in ascending
-        order.
+        order, or a single one where the classes are mixed.
         """
         ...
+
+
+def scope_of(see: Representation) -> str:
+    """``"class"`` where classes do not see each other and may be shared out, ``"all"`` where they are mixed."""
+    return str(getattr(see, "scope", "class"))
 
 
 def rows_of(see: Representation, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """Class and weight of each row that ``see`` shows of a batch.
 
     Of points these are the images' own; of parameters, which are means over a class, the classes ``(c,)`` and the
-    total weight of their images ``(c,)``, so that sums over rows are sums over images.
+    total weight of their images ``(c,)``, so that sums over rows are sums over images. The one row of mixed classes
+    stands in the place of class 0.
     """
     if see.kind == "points":
         return batch.owner, batch.w
-    classes, slot, counts = torch.unique(batch.owner, return_inverse=True, return_counts=True)
+    owner = torch.zeros_like(batch.owner) if scope_of(see) == "all" else batch.owner
+    classes, slot, counts = torch.unique(owner, return_inverse=True, return_counts=True)
     if batch.w is None:
         return classes, counts.to(batch.x.dtype)
     member = torch.nn.functional.one_hot(slot, len(classes)).to(batch.w.dtype)  # (n, c)
     return classes, member.T @ batch.w
+
+
+def in_full(points: Tensor) -> Tensor:
+    """At least float32, whatever precision the network ran in: distances are small differences of large numbers."""
+    return points.float() if points.dtype in (torch.bfloat16, torch.float16) else points
+
+
+def shares_of(batch: Batch) -> list[tuple[Tensor, Tensor]]:
+    """For each class of a batch in ascending order the places of its images and their weights, summing to one."""
+    w = torch.ones_like(batch.owner, dtype=batch.x.dtype) if batch.w is None else batch.w.to(batch.x.dtype)
+    places = [(batch.owner == cls).nonzero().flatten() for cls in torch.unique(batch.owner).tolist()]
+    return [(rows, w[rows] / w[rows].sum()) for rows in places]

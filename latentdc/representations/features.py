@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from latentdc.errors import InputError
+from latentdc.representations.base import in_full
 from latentdc.types import Batch, Net
 
 
@@ -53,8 +54,7 @@ class Features:
             return tuple(self._shrink(layer.flatten(1)) for layer in layers)
 
     def _shrink(self, points: Tensor) -> Tensor:
-        if points.dtype in (torch.bfloat16, torch.float16):
-            points = points.float()
+        points = in_full(points)
         if self.project is None or points.shape[1] <= self.project:
             return points
         # Autocast would run this product in half precision and lose what the cast above saved.

@@ -1,4 +1,4 @@
-"""The gradients of a network's weights as points: one for each class, row by row of each weight tensor."""
+"""The gradients of a network's weights: one for each class or of all together, row by row or as one vector."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from latentdc.errors import InputError
+from latentdc.representations.base import shares_of
 from latentdc.types import Batch, Net
 
 _MOST_ROWS = 512
 """Images a network sees at a time where nothing is differentiated again: a mean gradient is a sum over parts."""
+_CHOICES = {"layers": ("all", "convolutions"), "rows": ("unit", "whole"), "scope": ("class", "all")}
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,38 @@ class Gradients:
 
     One tensor ``(c, o, d)`` for each weight tensor θ of two axes or more: the c classes of the batch in ascending
     order, its o output units (the first axis), the d weights of each. Tensors of one axis, biases and the scales and
-    shifts of norms, are not looked at. Classes do not see each other, so they may be shared out.
+    shifts of norms, are not looked at. Classes do not see each other, so they may be shared out; unless
+    ``scope = "all"``, which shows their mean ``(1/c) Σ_c g_c`` alone, ``(1, o, d)``: where every class has as many
+    images, the gradient of the mean over all images.
 
     Differentiable to the images, as the gradient of a gradient: the network is run with copies of its weights that
     share their memory, and is left as it was. A class takes as much memory as its graph; all classes of a batch are
     alive at once.
 
     Raises:
-        InputError: when called with something that is no module, such as a compiled network, which torch cannot
-            differentiate twice.
+        InputError: an unknown choice; when called with something that is no module, such as a compiled network, which
+            torch cannot differentiate twice, or with a network that has no such layers.
 
-    *Reference:* Zhao, Mopuri and Bilen 2021, "Dataset Condensation with Gradient Matching", arXiv 2006.05929, eq. 9.
+    *Reference:* Zhao, Mopuri and Bilen 2021, "Dataset Condensation with Gradient Matching", arXiv 2006.05929, eq. 9;
+    ``layers = "convolutions"``: Kim et al. 2022 (IDC), arXiv 2205.14959, as their code has it; ``scope = "all"``:
+    Lee et al. 2022, "Dataset Condensation with Contrastive Signals", arXiv 2202.02916.
     """
 
     kind: ClassVar[str] = "parameters"
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dc",)
+
+    layers: str = "all"
+    """``"all"`` weight tensors of two axes or more; ``"convolutions"``: of more than two, so not the classifier's."""
+    rows: str = "unit"
+    """``"unit"``: a row per output unit, one tensor per layer; ``"whole"``: all weights in one row, one tensor."""
+    scope: str = "class"
+    """``"class"``: a gradient for each class; ``"all"``: one, the mean of theirs."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                given = " or ".join(f'"{choice}"' for choice in choices)
+                raise InputError(f'see.{name} = "{getattr(self, name)}": give {given}')
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Gradients of each weight tensor, class by class."""
@@ -48,15 +67,23 @@ class Gradients:
         # The weights' copies learn, so that the graph must not be asked for where nothing else does.
         free = any(part is not None and part.requires_grad for part in (batch.x, batch.y, batch.w))
         differentiable = differentiable and free and torch.is_grad_enabled()
-        found = [self._of_class(net, batch, cls, differentiable) for cls in torch.unique(batch.owner).tolist()]
+        shares = shares_of(batch)
+        if self.scope == "all":
+            shares = [(torch.cat([rows for rows, _ in shares]), torch.cat([w for _, w in shares]) / len(shares))]
+        found = [self._gradient(net, batch, rows, share, differentiable) for rows, share in shares]
         return tuple(torch.stack(layer) for layer in zip(*found, strict=True))
 
-    def _of_class(self, net: nn.Module, batch: Batch, cls: int, differentiable: bool) -> list[Tensor]:
-        rows = (batch.owner == cls).nonzero().flatten()
-        share = torch.ones_like(rows, dtype=batch.x.dtype) if batch.w is None else batch.w[rows].to(batch.x.dtype)
-        share = share / share.sum()
+    def _gradient(
+        self, net: nn.Module, batch: Batch, rows: Tensor, share: Tensor, differentiable: bool
+    ) -> list[Tensor]:
+        """Of ``Σ_i share_i ℓ_i`` over some rows: ``(o, d)`` of each layer, or ``(1, d)`` of all."""
         weights = {name: value.detach().requires_grad_() for name, value in net.named_parameters()}
-        looked_at = [value for value in weights.values() if value.ndim > 1]
+        looked_at = [value for value in weights.values() if value.ndim > (2 if self.layers == "convolutions" else 1)]
+        if not looked_at:
+            raise InputError(
+                f'see.layers = "{self.layers}": {type(net).__name__} has no such weight tensor. Use layers = "all", or '
+                'a convolutional network such as source.arch = "convnet".'
+            )
         size = len(rows) if differentiable else _MOST_ROWS
         total: list[Tensor] = []
         for part, mass in zip(torch.split(rows, size), torch.split(share, size), strict=True):
@@ -66,4 +93,6 @@ class Gradients:
                 losses = functional.cross_entropy(logits, batch.y[part].to(logits), reduction="none")
                 found = torch.autograd.grad((mass * losses).sum(), looked_at, create_graph=differentiable)
             total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
+        if self.rows == "whole":
+            return [torch.cat([gradient.flatten() for gradient in total])[None]]
         return [gradient.flatten(1) for gradient in total]

@@ -14,10 +14,10 @@ from tiny_parts import SPACES, SPEC, tiny_bank, tiny_decoder, tiny_formation
 from torch import Tensor
 
 from latentdc.decoders import DECODERS, FORMATIONS
-from latentdc.discrepancies import DISCREPANCIES, Cosine
+from latentdc.discrepancies import DISCREPANCIES, Cosine, Mean
 from latentdc.latents import decoded
 from latentdc.networks import build
-from latentdc.objectives import OBJECTIVES, PENALTIES, Match, Objective
+from latentdc.objectives import OBJECTIVES, PENALTIES, Match, Objective, Prefixes
 from latentdc.representations import REPRESENTATIONS, Features, Gradients, rows_of
 from latentdc.seeding import stream
 from latentdc.types import Batch
@@ -49,9 +49,13 @@ class FixedView:
 OBJECTIVE: dict[str, Callable[[], Objective]] = {
     **{by: partial(lambda part: Match(Features(), part()), part) for by, part in DISCREPANCIES.items()},
     "gradients": lambda: Match(Gradients(), Cosine()),
+    "prefixes": lambda: Prefixes(Features(), Mean()),
     **PENALTIES,
 }
-if set(OBJECTIVES) != {"match"} or {look.kind for look in REPRESENTATIONS.values()} != {"points", "parameters"}:
+if set(OBJECTIVES) != {"match", "prefixes"} or {look.kind for look in REPRESENTATIONS.values()} != {
+    "points",
+    "parameters",
+}:
     raise AssertionError("give a new objective or kind of representation its losses here")
 
 
@@ -74,8 +78,9 @@ def test_chunked_equals_plain_backward(decoder: str, formation: str | None, by: 
     rows = bank.rows([2, 0, 1])
     images = module(bank.latents(rows), bank.owner[rows])
     images = images if form is None else form(images)
-    owner = bank.owner[rows].repeat_interleave(len(images) // len(rows))
-    plain_loss = loss(Batch(images, torch.nn.functional.one_hot(owner, 3).double(), owner))
+    source = rows.repeat_interleave(len(images) // len(rows))
+    owner = bank.owner[source]
+    plain_loss = loss(Batch(images, torch.nn.functional.one_hot(owner, 3).double(), owner, None, source))
     plain = dict(zip(bank.z, torch.autograd.grad(plain_loss, list(bank.z.values())), strict=True))
     for chunk in (None, 1, 4, 6):
         bank.zero_grad()

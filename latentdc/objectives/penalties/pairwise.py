@@ -1,43 +1,22 @@
-"""Penalties: what is asked of the synthetic images besides the match. Each is an objective with a weight of its own."""
+"""Rows stay near the real images they started from."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentdc.discrepancies.base import class_means
 from latentdc.errors import InputError
-from latentdc.objectives.base import Objective
+from latentdc.objectives.penalties.base import Penalty
 from latentdc.representations import Features
 from latentdc.source import View
 from latentdc.types import Batch
 
 
-class Penalised(Objective):
-    """``objective + Σ penalties``.
-
-    Args:
-        objective: the match.
-        penalties: objectives, weighted by themselves.
-    """
-
-    def __init__(self, objective: Objective, penalties: Sequence[Objective]) -> None:
-        super().__init__()
-        parts = (objective, *penalties)
-        self.parts = nn.ModuleList(parts)
-        self.scope = "all" if any(part.scope == "all" for part in parts) else "class"
-        self.needs_start = any(part.needs_start for part in parts)
-
-    def forward(self, view: View, syn: Batch) -> Tensor:
-        """Sum over the parts."""
-        return torch.stack([part(view, syn) for part in self.parts]).sum()
-
-
-class Pairwise(Objective):
+class Pairwise(Penalty):
     """Keeps the images of each row near, in feature space, to the real images that the row started from.
 
     ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} ‖ ψ(ω(s_i)) − ψ(ω(x_i)) ‖²`` with x_i the real image of image s_i, both under the
@@ -57,14 +36,12 @@ class Pairwise(Objective):
     *Differs from the authors' code:* their training code is not public. Form and scale of the term are ours.
     """
 
+    needs_start = True
     cite: ClassVar[tuple[str, ...]] = ("zhao2022itgan",)
 
     def __init__(self, weight: float = 0.1, layer: str = "last") -> None:
-        super().__init__()
-        if not (math.isfinite(weight) and weight > 0):
-            raise InputError(f"weight = {weight}: give a positive, finite number, or leave the penalty out.")
-        self.weight, self.see = weight, Features(layer=layer)
-        self.needs_start = True
+        super().__init__(weight)
+        self.see = Features(layer=layer)
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Weighted sum over the classes present of their mean squared distances."""

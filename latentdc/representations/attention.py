@@ -1,0 +1,54 @@
+"""Spatial attention maps as points: where a network looks, whatever it sees there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from latentdc.errors import InputError
+from latentdc.representations.base import in_full
+from latentdc.types import Batch, Net
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention map of each image at every depth whose features are maps ``F_l`` ``(n, c, h, w)``.
+
+    ``A_l(x) = a / ‖a‖₂`` with ``a = Σ_channels |F_l(x)|^p`` flattened: one tensor ``(n, h · w)`` for each such depth,
+    of unit length before any mean over a class is taken. The embedding behind the last map is not among them; DataDAM
+    matches it beside them, which ``features`` shows.
+
+    Raises:
+        InputError: a power below 1; when called, a network none of whose features are maps.
+
+    *Reference:* Sajedi et al. 2023, "DataDAM: Efficient Dataset Distillation with Attention Matching",
+    arXiv 2310.00093.
+    *Differs from the authors' code:* the power is the paper's p = 4; the released code takes in effect p = 1.
+    """
+
+    kind: ClassVar[str] = "points"
+    cite: ClassVar[tuple[str, ...]] = ("sajedi2023datadam",)
+
+    power: float = 4.0
+    """p: the larger, the more the strongest responses count."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.power) and self.power >= 1):
+            raise InputError(f"see.power = {self.power}: give a finite number of at least 1; the paper's is 4")
+
+    def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
+        """Points of each depth of maps, shallow to deep."""
+        with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
+            maps = [in_full(layer) for layer in net.observe(batch.x).features if layer.ndim == 4]
+            if not maps:
+                raise InputError(
+                    'see = "attention" looks at maps (n, c, h, w), and all features of this network are vectors: use '
+                    'a convolutional one of at least two depths, such as source.arch = "convnet", or see = "features".'
+                )
+            strength = [layer.abs().pow(self.power).sum(1).flatten(1) for layer in maps]
+            return tuple(functional.normalize(each, dim=1) for each in strength)

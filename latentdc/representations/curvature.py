@@ -1,0 +1,52 @@
+"""The variance of a classifier's gradients over the images of a class: a stand-in for the curvature of the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from latentdc.representations.base import in_full, shares_of
+from latentdc.types import Batch, Net
+
+_MOST_ROWS = 512
+"""Images a network sees at a time where no graph is kept."""
+
+
+@dataclass(frozen=True)
+class HeadVariance:
+    """Variance over the images of each class of the gradients of their cross-entropy by the classifier's weights.
+
+    The gradient of image i is ``e_i h_iᵀ``, with embedding ``h`` ``(d,)`` and error ``e = softmax − y`` ``(k,)``, so
+    that no backward pass is needed: ``m = mean e hᵀ``, ``s = mean e² (h²)ᵀ``, ``Var = s − m ∘ m``. One tensor
+    ``(c, k, d)``, the classes of the batch in ascending order. Of a class with one image it is zero, and so is its
+    gradient. Exact where the classifier is one linear layer on the embedding, as it is in every network here.
+
+    *Reference:* Shin et al. 2023, "Loss-Curvature Matching for Dataset Selection and Condensation", arXiv 2303.04449,
+    the form for condensation. The authors have not released its code; the closed form is re-derived.
+    """
+
+    kind: ClassVar[str] = "parameters"
+    cite: ClassVar[tuple[str, ...]] = ("shin2023lcmat",)
+
+    def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
+        """One tensor: the variance of each class."""
+        differentiable = differentiable and torch.is_grad_enabled()
+        with torch.set_grad_enabled(differentiable):
+            size = len(batch.x) if differentiable else _MOST_ROWS
+            seen = [net.observe(part) for part in torch.split(batch.x, size)]
+            h = torch.cat([in_full(each.last) for each in seen])  # (n, d)
+            logits = torch.cat([in_full(each.logits) for each in seen])  # (n, k)
+            with torch.autocast(batch.x.device.type, enabled=False):
+                e = logits.softmax(1) - batch.y.to(logits)
+                found = [_variance(e[rows], h[rows], share.to(e)) for rows, share in shares_of(batch)]
+            return (torch.stack(found),)
+
+
+def _variance(e: Tensor, h: Tensor, share: Tensor) -> Tensor:
+    """``(k, d)`` of errors ``(n, k)`` and embeddings ``(n, d)`` of one class."""
+    mean = (e * share[:, None]).T @ h
+    square = (e.square() * share[:, None]).T @ h.square()
+    return square - mean.square()
