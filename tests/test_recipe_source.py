@@ -13,9 +13,12 @@ from latentdc.checkpoint import Checkpoints
 from latentdc.condense import Step, condense
 from latentdc.data.sampling import EasiestSampler, KMeansSampler
 from latentdc.data.store import ClassStore
-from latentdc.errors import RecipeError
+from latentdc.discrepancies import Energy, Mean
+from latentdc.errors import InputError, RecipeError
 from latentdc.networks import BlendedPool, QueuePool, TrainedPool
+from latentdc.objectives import Match
 from latentdc.recipe import build, citations, identity, make_bank, make_source, parse_recipe, to_toml
+from latentdc.representations import BatchStatistics, Features, Logits
 from latentdc.source import Minibatches
 
 TINY = {
@@ -130,3 +133,45 @@ def test_values_are_refused_by_the_part(source: dict[str, Any], message: str, ti
 def test_a_sketch_has_no_networks_that_train(tiny_store: ClassStore) -> None:
     with pytest.raises(RecipeError, match=r'source\.pool = "trained": a sketch is taken once.*"minibatches"'):
         build(_recipe(kind="sketch", pool="trained"), tiny_store.spec)
+
+
+def test_further_matches_and_weights_of_depths(tiny_store: ClassStore) -> None:
+    table = {
+        **TINY,
+        "objective": {
+            "see": {"kind": "features", "layer": "all"},
+            "weights": [0.5, 1.0, 2.0],
+            "plus": [{"see": "logits", "by": "energy", "weights": [0.1]}, {"see": "statistics"}],
+        },
+        "source": {**TINY["source"], "arch": "convnet"},  # type: ignore[dict-item]
+    }
+    recipe = parse_recipe(table)
+    assert parse_recipe(tomllib.loads(to_toml(recipe))) == recipe
+    parts = build(recipe, tiny_store.spec)
+    source, syn = make_source(parts, tiny_store, progress=False), tiny_store.batch([0, 1, 14, 30])
+    view = source.view(0)
+    terms = [
+        (Features(layer="all"), Mean(), (0.5, 1.0, 2.0)),
+        (Logits(), Energy(), (0.1,)),
+        (BatchStatistics(), Mean(), ()),
+    ]
+    torch.testing.assert_close(parts.objective(view, syn), sum(Match(*term)(view, syn) for term in terms))
+    assert {"szekely2013energy", "liu2025wmdd"} <= set(citations(recipe))
+    with pytest.raises(RecipeError, match=r"objective\.plus: a sketch holds what one representation shows"):
+        build(parse_recipe(table, overrides={"source.kind": "sketch"}), tiny_store.spec)
+    with pytest.raises(InputError, match=r"weights = \[1, 2\]: .* shows 3 tensors"):
+        Match(Features(layer="all"), Mean(), (1, 2))(view, syn)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ({"weights": [-1.0]}, r"objective\.kind \(match\): weights = \[-1\.0\]: give finite numbers"),
+        ({"plus": [{"sea": "logits"}]}, r'objective\.plus\.sea: "sea": no such key\. Did you mean "see"'),
+        ({"plus": [{"by": "menn"}]}, r'objective\.plus\.by = "menn": no such discrepancy\. Did you mean "mean"'),
+        ({"plus": "logits"}, r"objective\.plus = 'logits'"),
+    ],
+)
+def test_mistaken_terms_are_refused(objective: Any, message: str, tiny_store: ClassStore) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build(parse_recipe({**TINY, "objective": objective}), tiny_store.spec)

@@ -28,7 +28,8 @@ def recipes(*, json: options.Json = False) -> None:
     rows = [("recipe", "decoder", "start", "real side", "objective", "title")]
     for recipe in found:
         objective = recipe.objective
-        terms = (f"{objective.see.kind} by {objective.by.kind}", *(part.kind for part in objective.penalties))
+        terms = [f"{term.see.kind} by {term.by.kind}" for term in objective.terms]
+        terms += [part.kind for part in objective.penalties]
         # without a step the start is the result, and nothing is matched
         matched = (recipe.source.kind, " + ".join(terms)) if recipe.steps else ("-", "-")
         rows.append((recipe.name, decoder_text(recipe.decoder), recipe.init.kind, *matched, recipe.title))

@@ -29,6 +29,7 @@ class Prefixes(Match):
     Args:
         see: what of the network is looked at.
         by: the discrepancy, any of them.
+        weights: of the tensors that ``see`` shows; see ``Match``.
         sizes: rows per class that a smaller set is to have, each at least 1; None for every size.
 
     Raises:
@@ -43,8 +44,14 @@ class Prefixes(Match):
 
     cite: ClassVar[tuple[str, ...]] = ("he2024mdc",)
 
-    def __init__(self, see: Representation, by: Discrepancy, sizes: tuple[int, ...] | None = None) -> None:
-        super().__init__(see, by)
+    def __init__(
+        self,
+        see: Representation,
+        by: Discrepancy,
+        weights: tuple[float, ...] = (),
+        sizes: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(see, by, weights)
         if scope_of(see) != "class":
             raise RecipeError(
                 f'prefixes are those of a class, and {type(see).__name__} with scope = "{scope_of(see)}" mixes the '

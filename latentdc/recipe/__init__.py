@@ -1,9 +1,10 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, build, identity, make_bank, make_source, start_batch, with_start
+from latentdc.recipe.build import Built, build, identity, make_bank, start_batch, with_start
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text, forgone
 from latentdc.recipe.estimate import dry_run
+from latentdc.recipe.real import make_source
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
 from latentdc.recipe.toml import load_recipe, parse_recipe, parse_setting, to_toml

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -11,33 +13,39 @@ from latentdc.latents import learns
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part
 from latentdc.recipe.spec import Recipe
-from latentdc.representations import Representation
+from latentdc.representations import Gradients, Representation
 from latentdc.types import DataSpec, Decoder, Formation
 
 
-def check_looks(recipe: Recipe, see: Representation, by: Discrepancy) -> None:
+def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]]) -> None:
     """Refuse a real side that what is looked at, and how it is compared, cannot be had from.
 
     Raises:
         RecipeError: with what to use instead.
     """
     sketched = recipe.source.kind == "sketch"
-    if see.kind != "points" and sketched:
+    for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
+        if see.kind != "points" and sketched:
+            raise RecipeError(
+                f'source.kind = "sketch" and objective.see = "{term.see.kind}": as many numbers as a layer has '
+                'weights, for every class and pair, are too many for a sketch. Use source.kind = "minibatches".'
+            )
+        if isinstance(see, Gradients) and recipe.compile:
+            raise RecipeError(
+                f'compile = true and objective.see = "{term.see.kind}": gradients are differentiated again, which a '
+                "compiled network does not allow. Set compile = false."
+            )
+    if sketched and recipe.objective.plus:
         raise RecipeError(
-            f'source.kind = "sketch" and objective.see = "{recipe.objective.see.kind}": as many numbers as the network '
-            'has weights, for every class and pair, are too many for a sketch. Use source.kind = "minibatches".'
-        )
-    if see.kind != "points" and recipe.compile:
-        raise RecipeError(
-            f'compile = true and objective.see = "{recipe.objective.see.kind}": gradients are differentiated again, '
-            "which a compiled network does not allow. Set compile = false."
+            'source.kind = "sketch" and objective.plus: a sketch holds what one representation shows. Use source.kind '
+            '= "minibatches", or leave the further matches out.'
         )
     if sketched and recipe.source.pool.kind not in ("fresh", "fixed"):
         raise RecipeError(
             f'source.kind = "sketch" and source.pool = "{recipe.source.pool.kind}": a sketch is taken once, under '
             'networks that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
         )
-    if sketched and not by.sketchable:
+    if sketched and not looks[0][1].sketchable:
         raise RecipeError(
             f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '
             'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '

@@ -44,8 +44,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     stored = (("formation", recipe.formation), ("init", recipe.init))
     matched = (
         ("objective.kind", Part(recipe.objective.kind)),
-        ("objective.see", recipe.objective.see),
-        ("objective.by", recipe.objective.by),
+        *(look for term in recipe.objective.terms for look in (("objective.see", term.see), ("objective.by", term.by))),
         *(("objective.penalties", penalty) for penalty in recipe.objective.penalties),
         ("augment", recipe.augment),
         *((("source.sampler", recipe.source.sampler), ("source.pool", recipe.source.pool)) if sampled else ()),

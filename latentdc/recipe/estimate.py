@@ -21,7 +21,8 @@ from latentdc.initialise import initialise
 from latentdc.latents import learns
 from latentdc.networks import FixedPool
 from latentdc.portable.bank import LatentBank
-from latentdc.recipe.build import Built, make_source, with_start
+from latentdc.recipe.build import Built, with_start
+from latentdc.recipe.real import make_source
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Source

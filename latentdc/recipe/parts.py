@@ -41,6 +41,8 @@ KINDS: dict[str, Kind] = {
     "objective.kind": Kind("objective", OBJECTIVES, Objective, is_told=False),
     "objective.see": Kind("representation", REPRESENTATIONS, Representation),
     "objective.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
+    "objective.plus.see": Kind("representation", REPRESENTATIONS, Representation),
+    "objective.plus.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
     "objective.penalties": Kind("penalty", PENALTIES, Objective, is_told=False),
     "augment": Kind("augmentation", AUGMENTS, Augment),
     "source.sampler": Kind("sampler", SAMPLERS, Sampler, is_told=False, needs_data=True),

@@ -30,16 +30,34 @@ class Part:
 
 
 @dataclass(frozen=True)
-class ObjectiveSpec:
-    """What is matched (``see``), how the match is measured (``by``), and what is asked of the images besides.
+class TermSpec:
+    """One match: what is looked at (``see``), how it is compared (``by``), and how much it counts.
 
-    ``penalties`` are added to the match, each with a ``weight`` of its own: names of ``latentdc.objectives.PENALTIES``.
+    ``weights`` holds one number for each tensor that ``see`` shows, such as the depths of ``features``, or a single one
+    for all of them; 1 if left out.
     """
 
     see: Part = Part("features")
     by: Part = Part("mean")
+    weights: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec(TermSpec):
+    """The match, and what is asked of the images besides.
+
+    ``plus`` are further matches that are added to it. ``penalties`` are added as well, each with a ``weight`` of its
+    own: names of ``latentdc.objectives.PENALTIES``. ``kind`` says how all matches take the set: whole, or each prefix.
+    """
+
+    plus: tuple[TermSpec, ...] = ()
     penalties: tuple[Part, ...] = ()
     kind: str = "match"
+
+    @property
+    def terms(self) -> tuple[TermSpec, ...]:
+        """All matches."""
+        return (self, *self.plus)
 
 
 @dataclass(frozen=True)

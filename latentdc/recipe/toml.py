@@ -165,6 +165,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     inner = bare(hint)
     if get_origin(inner) is tuple and Part in get_args(inner):
         return tuple(_part(each, where) for each in plain_value(tuple[Any, ...], value, where))
+    if get_origin(inner) is tuple and dataclasses.is_dataclass(of := get_args(inner)[0]) and isinstance(of, type):
+        return tuple(_dataclass(of, each, where) for each in plain_value(tuple[Any, ...], value, where))
     if inner is Part:
         return _part(value, where)
     if Part in get_args(inner):  # or a name

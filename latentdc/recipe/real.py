@@ -1,0 +1,126 @@
+"""The real side a recipe names: mini-batches under a pool of networks, or a sketch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from latentdc.data.augment import Augment, per_image
+from latentdc.data.cut_mix import CutMix
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError
+from latentdc.networks import FixedPool, Pool, Trainer
+from latentdc.recipe.build import Built
+from latentdc.recipe.parts import make_part, part_class
+from latentdc.recipe.sketched import as_asked, near
+from latentdc.recipe.spec import Part
+from latentdc.sketch import Sketch, sketch
+from latentdc.source import Minibatches, Source
+
+
+def make_source(
+    built: Built,
+    store: ClassStore,
+    *,
+    given: Sketch | str | Path | None = None,
+    like: Sketch | None = None,
+    out: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Source:
+    """The real side: mini-batches, a sketch that was given, or a sketch taken now.
+
+    Args:
+        built: the parts.
+        store: the real images.
+        given: a sketch or its file; it replaces whatever source the recipe names.
+        like: a sketch whose kernel lengths one taken now uses, so that the two can be merged or subtracted.
+        out: where a sketch taken now is written; an interrupted one goes on from there.
+        device: where a sketch is computed.
+        progress: show a bar on standard error.
+
+    Raises:
+        InputError: the given sketch was taken of other data, or for another objective.
+    """
+    recipe, spec = built.recipe, built.spec
+    if given is not None:
+        return _fitting(given if isinstance(given, Sketch) else Sketch.load(given), built, store)
+    wanted = recipe.source
+    if wanted.kind == "minibatches":
+        sampler = make_part("source.sampler", wanted.sampler, store, wanted.num_per_class)
+        return Minibatches(store, sampler, _pool(built, store), built.augment, seed=recipe.seed)
+    if out is not None and Path(out).exists():
+        return as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
+    return sketch(
+        store,
+        FixedPool(wanted.arch, spec, recipe.seed, wanted.num_pairs, wanted.width),
+        built.augment,
+        built.see,
+        built.by,
+        num_pairs=wanted.num_pairs,
+        seed=recipe.seed,
+        images_per_pair=wanted.images_per_pair,
+        batch_size=wanted.batch_size,
+        precision=recipe.precision,
+        compile=recipe.compile,
+        device=device,
+        out=out,
+        like=like,
+        progress=progress,
+    )
+
+
+def _pool(built: Built, store: ClassStore) -> Pool:
+    """The networks of mini-batches: those of a pool that trains them see the store's images."""
+    recipe, wanted = built.recipe, built.recipe.source
+    part = wanted.pool
+    if wanted.width is not None:
+        part = Part(part.kind, {**part.options, "width": wanted.width})
+    made_of: tuple[Any, ...] = (wanted.arch, built.spec, recipe.seed)
+    if part_class("source.pool", part).needs_trainer:
+        seen: Augment = make_part("source.train_augment", wanted.train_augment).for_data(built.spec)
+        made_of += (
+            Trainer(
+                store.images,
+                store.labels,
+                built.spec.num_classes,
+                augment=per_image(seen, built.spec),
+                mix=CutMix(wanted.cut_mix) if wanted.cut_mix else None,
+                precision=recipe.precision,
+                compile=recipe.compile,
+            ),
+        )
+    pool: Pool = make_part("source.pool", part, *made_of)
+    return pool
+
+
+def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
+    """The sketch, if it is of these data and this objective.
+
+    Of a merged or subtracted one nobody has seen all images at once: in place of their fingerprint, the images of each
+    class are compared, and their statistics, which may be those of one part (see ``near``).
+    """
+    mine, its = built.spec, taken.spec
+    pairs: dict[str, tuple[Any, Any]] = {
+        name: (getattr(mine, name), getattr(its, name)) for name in ("image_shape", "class_names", "mirror")
+    }
+    if taken.whole:
+        pairs["fingerprint"] = mine.fingerprint, its.fingerprint
+    else:
+        counts = tuple(int(count) for count in taken.counts[0].tolist())
+        subset = taken.manifest.images_per_pair is not None
+        here = tuple(map(min, store.counts, counts)) if subset else store.counts
+        pairs["images per class"] = here, counts
+        if not near(mine, its):
+            pairs["mean and std"] = (mine.mean, mine.std), (its.mean, its.std)
+    for name, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise InputError(
+                f'the sketch was taken of other data: its {name} is {theirs!r} ("{its.name}"), here it is '
+                f'{ours!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
+            )
+    taken.must_hold(built.see, built.by)
+    taken.offer(built.augment)
+    return taken
