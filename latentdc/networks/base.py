@@ -33,6 +33,8 @@ class Network(nn.Module):
     cite: ClassVar[tuple[str, ...]] = ()
     mean: Tensor
     std: Tensor
+    accuracy: float | None = None
+    """Share of real images it classifies right, in [0, 1], where a pool has measured it."""
 
     def __init__(self, spec: DataSpec, *, width: int | None = None) -> None:
         super().__init__()

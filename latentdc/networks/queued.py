@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentdc.errors import InputError
 from latentdc.networks.base import Network
+from latentdc.networks.infer import accuracy
 from latentdc.networks.pool import Pool
 from latentdc.networks.train import TrainSpec
 from latentdc.networks.trained import Trainer
@@ -24,7 +25,8 @@ class QueuePool(Pool):
     """A queue of networks: each step visits two at random, matches under the first and trains both on real images.
 
     The queue begins with three fresh networks. Every ``interval`` steps a fresh one joins, and beyond ``num`` the
-    oldest leaves. A visit is ``visit_steps`` mini-batches of 256, with a fresh optimiser.
+    oldest leaves. A visit is ``visit_steps`` mini-batches of 256, with a fresh optimiser. Each knows its accuracy
+    on the last of these; a fresh one's is 0.
 
     Args:
         arch: architecture name or ``"package.module:Class"``.
@@ -63,7 +65,7 @@ class QueuePool(Pool):
             if value < least:
                 raise InputError(f"{name} = {value}: give at least {least}")
         self.trainer, self.num, self.interval, self.visit_steps = trainer, num, interval, visit_steps
-        self._nets = {index: self.network(index) for index in range(min(_AT_FIRST, num))}
+        self._nets = {index: self._fresh(index) for index in range(min(_AT_FIRST, num))}
         self._step = 0
 
     def at(self, step: int) -> Network:
@@ -86,11 +88,13 @@ class QueuePool(Pool):
         plan = TrainSpec(1, batch_size=_BATCH, milestones=())
         for index in self._visited():
             x, y = self.trainer.some(_BATCH * self.visit_steps, stream(self.seed, "queue-images", step, index))
-            self.trainer.train(self._nets[index], x, y, plan, seed=key(self.seed, "queue-training", step, index))
+            net = self._nets[index]
+            self.trainer.train(net, x, y, plan, seed=key(self.seed, "queue-training", step, index))
+            net.accuracy = accuracy(net, x[-_BATCH:], y[-_BATCH:].argmax(1)) / 100
         self._step += 1
         if self._step % self.interval == 0:
             newest = max(self._nets) + 1
-            self._nets[newest] = self.network(newest)
+            self._nets[newest] = self._fresh(newest)
             if len(self._nets) > self.num:
                 del self._nets[min(self._nets)]
 
@@ -111,7 +115,8 @@ class QueuePool(Pool):
         weights: dict[str, Tensor] = {
             f"{index}/{name}": value for index, net in self._nets.items() for name, value in net.state_dict().items()
         }
-        return {**super().state_dict(), "step": self._step, **weights}
+        accuracies = {str(index): net.accuracy for index, net in self._nets.items()}
+        return {**super().state_dict(), "step": self._step, "accuracies": accuracies, **weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
@@ -121,10 +126,16 @@ class QueuePool(Pool):
         self._nets = {}
         for index in sorted({int(name.split("/")[0]) for name in weights}):
             self._nets[index] = self.network(index)
+            self._nets[index].accuracy = state["accuracies"][str(index)]
             own = f"{index}/"
             self._nets[index].load_state_dict(
                 {name.removeprefix(own): state[name] for name in weights if name.startswith(own)}
             )
+
+    def _fresh(self, index: int) -> Network:
+        net = self.network(index)
+        net.accuracy = 0.0
+        return net
 
     def _visited(self) -> list[int]:
         order = torch.randperm(len(self._nets), generator=stream(self.seed, "queue-visit", self._step))
