@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, RandomFourier
-from latentdc.discrepancies.base import Summary, group
+from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, Moments, Polynomial, RandomFourier
+from latentdc.discrepancies.base import Summary, group, hold
 from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
 from latentdc.errors import InputError
 
@@ -31,6 +32,8 @@ def _normal(num: int, dim: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 def test_two_diracs(gap: float) -> None:
     kernel = sum(math.exp(-(gap**2) / (2.0 * factor)) for factor in FACTORS)
     assert _dirac(Mean(), gap) == pytest.approx(gap**2)
+    assert _dirac(Moments(), gap) == pytest.approx(gap**2), "a point has no spread"
+    assert _dirac(Polynomial(), gap) == pytest.approx((gap**2 + 1) ** 2 - 1)
     assert _dirac(Energy(), gap) == pytest.approx(2 * gap)
     assert _dirac(Mmd(bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel)
     assert _dirac(RandomFourier(num=20000, bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel, abs=0.1)
@@ -59,6 +62,57 @@ def test_energy_of_two_gaussians() -> None:
     spread = 2 / math.sqrt(math.pi)  # E|x − x'|, x − x' ~ N(0, 2)
     across = spread * math.exp(-(shift**2) / 4) + shift * math.erf(shift / 2)
     assert value == pytest.approx(2 * across - 2 * spread, abs=0.05)
+
+
+def test_moments_of_two_gaussians_and_an_exponential() -> None:
+    num, shift, width = 20000, 0.5, 1.5
+    owner, by = torch.zeros(num, dtype=torch.int64), Moments(variance=2.0, skew=3.0)
+    normal, wider = _normal(num, 1, 0), _normal(num, 1, 1) * width + shift
+    value = float(by(by.summarise(normal, owner, 1), wider, owner))
+    assert value == pytest.approx(shift**2 + 2 * (width**2 - 1) ** 2, rel=0.05)
+    even = (torch.arange(num, dtype=torch.float64)[:, None] + 0.5) / num
+    skewed = -torch.log1p(-even) - 1  # quantiles of an exponential: mean 0, variance 1, third moment 2
+    assert float(by(by.summarise(normal, owner, 1), skewed, owner)) == pytest.approx(3 * 2**2, rel=0.05)
+
+
+def test_a_moment_without_weight_is_not_summed() -> None:
+    real, syn, owner = _normal(9, 4, 0), _normal(9, 4, 1, 0.3), torch.zeros(9, dtype=torch.int64)
+    mean, plain = Mean(), Moments(variance=0.0, skew=0.0)
+    assert torch.equal(plain.summarise(real, owner, 1).values, mean.summarise(real, owner, 1).values)
+    torch.testing.assert_close(
+        plain(plain.summarise(real, owner, 1), syn, owner), mean(mean.summarise(real, owner, 1), syn, owner)
+    )
+    widths = [
+        Moments(variance=v, skew=q).summarise(real, owner, 1).values.shape[1] for v, q in ((1, 0), (0, 1), (1, 1))
+    ]
+    assert widths == [8, 12, 12]
+    apart = [
+        float(by(by.summarise(real, owner, 1), syn, owner)) for by in (Moments(0, 0), Moments(1, 0), Moments(0, 1))
+    ]
+    every = Moments()
+    assert float(every(every.summarise(real, owner, 1), syn, owner)) == pytest.approx(apart[1] + apart[2] - apart[0])
+
+
+def test_moments_survive_a_common_offset() -> None:
+    real, syn, owner = _normal(60, 8, 0), _normal(60, 8, 1) ** 3, torch.zeros(60, dtype=torch.int64)
+    by = Moments()
+    exact = float(by(by.summarise(real, owner, 1), syn, owner))
+    far = float(by(by.summarise(real + 1000, owner, 1), syn + 1000, owner))
+    assert far == pytest.approx(exact, rel=1e-6)
+    single = float(by(by.summarise((real + 50).float(), owner, 1), (syn + 50).float(), owner))
+    assert single == pytest.approx(exact, rel=1e-3)
+
+
+def test_polynomial_compares_moments_up_to_its_degree() -> None:
+    real, syn, owner = _normal(9, 3, 0, 0.2), _normal(9, 3, 1), torch.zeros(9, dtype=torch.int64)
+
+    def value(by: Discrepancy) -> float:
+        return float(by(by.summarise(real, owner, 1), syn, owner))
+
+    means = value(Mean())
+    assert value(Polynomial(degree=1, offset=3.0)) == pytest.approx(means)
+    seconds = float((syn.T @ syn / 9 - real.T @ real / 9).square().sum())
+    assert value(Polynomial(offset=0.5)) == pytest.approx(seconds + 2 * 0.5 * means)
 
 
 def test_rff_agrees_with_mmd() -> None:
@@ -123,9 +177,27 @@ def test_wrong_summaries_and_values_are_refused() -> None:
         Mmd()(Mean().summarise(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="another discrepancy"):
         RandomFourier()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="moments was given the summary of another discrepancy"):
+        Moments()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="Mmd was given points without their own term"):
+        Mmd()(hold(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="bandwidth"):
         Mmd(bandwidth=0.0)
     with pytest.raises(InputError, match="bandwidth"):
         RandomFourier(bandwidth=-1.0)
     with pytest.raises(InputError, match="at least 5"):
         RandomFourier(num=4)
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "message"),
+    [
+        (Moments, {"variance": -1.0}, r"by\.variance = -1\.0: give a finite weight of at least 0"),
+        (Moments, {"skew": math.inf}, r"by\.skew = inf: give a finite weight"),
+        (Polynomial, {"degree": 0}, r"by\.degree = 0: give at least 1"),
+        (Polynomial, {"offset": -0.5}, r"by\.offset = -0\.5: give a finite number of at least 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(part: Any, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        part(**option)

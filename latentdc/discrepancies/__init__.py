@@ -3,15 +3,28 @@
 from latentdc.discrepancies.angles import Cosine
 from latentdc.discrepancies.base import Discrepancy, Summary
 from latentdc.discrepancies.fourier import RandomFourier
-from latentdc.discrepancies.moments import Mean
-from latentdc.discrepancies.pairwise import Energy, Mmd
+from latentdc.discrepancies.moments import Mean, Moments
+from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
 
 DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "mean": Mean,
+    "moments": Moments,
+    "poly": Polynomial,
     "mmd": Mmd,
     "rff": RandomFourier,
     "energy": Energy,
     "cosine": Cosine,
 }
 
-__all__ = ["DISCREPANCIES", "Cosine", "Discrepancy", "Energy", "Mean", "Mmd", "RandomFourier", "Summary"]
+__all__ = [
+    "DISCREPANCIES",
+    "Cosine",
+    "Discrepancy",
+    "Energy",
+    "Mean",
+    "Mmd",
+    "Moments",
+    "Polynomial",
+    "RandomFourier",
+    "Summary",
+]

@@ -8,6 +8,8 @@ from reference.cosine_loop import cosine_loop
 from reference.energy_loop import energy_loop
 from reference.mean_loop import mean_loop
 from reference.mmd_loop import mmd_loop
+from reference.moments_loop import moments_loop
+from reference.poly_loop import poly_loop
 from reference.rff_loop import rff_loop
 from torch import Tensor
 
@@ -17,7 +19,14 @@ from latentdc.errors import InputError
 K, D = 3, 4
 REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
 SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
-RESTATEMENTS = {"mean": mean_loop, "mmd": mmd_loop, "energy": energy_loop, "cosine": cosine_loop}
+RESTATEMENTS = {
+    "mean": mean_loop,
+    "moments": moments_loop,
+    "poly": poly_loop,
+    "mmd": mmd_loop,
+    "energy": energy_loop,
+    "cosine": cosine_loop,
+}
 SHARP: dict[str, Discrepancy] = {"cosine": Cosine(eps=1e-15)}
 """Without the constants that keep a part from being exactly zero on equal sets."""
 
