@@ -8,8 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, Moments, Polynomial, RandomFourier
+from latentdc.discrepancies import (
+    CharacteristicFunction,
+    Discrepancy,
+    Energy,
+    Mean,
+    Mmd,
+    Moments,
+    Polynomial,
+    RandomFourier,
+)
 from latentdc.discrepancies.base import Summary, group, hold
+from latentdc.discrepancies.directions import normal_vectors
 from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
 from latentdc.errors import InputError
 
@@ -130,6 +140,62 @@ def test_rff_agrees_with_mmd() -> None:
     assert errors[1] < 0.4 * errors[0]
 
 
+def _waves_apart(alpha: float, real: torch.Tensor, syn: torch.Tensor, **options: Any) -> float:
+    by, (owner_real, owner_syn) = (
+        CharacteristicFunction(alpha=alpha, **options),
+        (torch.zeros(len(side), dtype=torch.int64) for side in (real, syn)),
+    )
+    return float(by(by.summarise(real, owner_real, 1), syn, owner_syn))
+
+
+def test_amplitude_and_phase_add_up_to_mmd() -> None:
+    real, syn = _normal(40, 3, 0), _normal(6, 3, 1, 0.4)
+    plain: dict[str, Any] = {"normalise": False, "root": False}
+    whole = _waves_apart(0.0, real, syn, **plain) + _waves_apart(1.0, real, syn, **plain)
+    phases = [side @ normal_vectors(0, 3, 1024, torch.float64, torch.device("cpu")) for side in (real, syn)]
+    gap = torch.polar(torch.ones_like(phases[0]), phases[0]).mean(0)
+    gap = gap - torch.polar(torch.ones_like(phases[1]), phases[1]).mean(0)
+    assert whole == pytest.approx(float(gap.abs().square().mean()), rel=1e-12)
+    kernels = [torch.exp(-torch.cdist(a, b).square() / 2).mean() for a, b in ((syn, syn), (syn, real), (real, real))]
+    exact = float(kernels[0] - 2 * kernels[1] + kernels[2])
+    many = {**plain, "num": 40000}
+    assert _waves_apart(0.0, real, syn, **many) + _waves_apart(1.0, real, syn, **many) == pytest.approx(exact, rel=0.02)
+    rooted = _waves_apart(0.5, real, syn, normalise=False, weight=300.0)
+    assert rooted == pytest.approx(300 * float(gap.abs().mean()) / math.sqrt(2), rel=1e-9)
+
+
+def test_characteristic_functions_of_diracs_and_gaussians() -> None:
+    at, there = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[1.5, 0.0]], dtype=torch.float64)
+    options: dict[str, Any] = {"normalise": False, "root": False, "num": 20000}
+    assert _waves_apart(1.0, at, there, **options) == pytest.approx(0, abs=1e-12), "all amplitudes are 1"
+    assert _waves_apart(0.0, at, there, **options) == pytest.approx(2 - 2 * math.exp(-(1.5**2) / 2), rel=0.02)
+    narrow, wide = _normal(4000, 1, 0), 2 * _normal(4000, 1, 1)
+    # E_t (e^{−t²/2} − e^{−2t²})² over t ~ N(0, 1), from E e^{−a t²} = (1 + 2a)^{−1/2}
+    spread = 3**-0.5 - 2 * 6**-0.5 + 9**-0.5
+    assert _waves_apart(1.0, narrow, wide, **options) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_characteristic_functions_of_equal_sets_have_a_finite_gradient(alpha: float, dtype: torch.dtype) -> None:
+    real, owner, by = _normal(9, 4, 0).to(dtype), torch.zeros(9, dtype=torch.int64), CharacteristicFunction(alpha=alpha)
+    syn = real.clone().requires_grad_()
+    value = by(by.summarise(real, owner, 1), syn, owner)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(1e-6)
+    assert syn.grad is not None
+    assert float(syn.grad.abs().max()) < 1e-6
+    zero = torch.zeros(9, 4, dtype=dtype, requires_grad=True)  # no direction to scale to unit length
+    by(by.summarise(real, owner, 1), zero, owner).backward()
+    assert zero.grad is not None
+    assert bool(zero.grad.isfinite().all())
+
+
+def test_characteristic_functions_see_directions_only() -> None:
+    real, syn = _normal(9, 4, 0), _normal(5, 4, 1)
+    assert _waves_apart(0.5, 3 * real, syn) == pytest.approx(_waves_apart(0.5, real, syn))
+
+
 def test_lengths_come_from_real_points_per_class() -> None:
     points = torch.tensor([[0.0], [2.0], [5.0], [5.0], [10.0], [14.0]])
     owner = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -179,6 +245,8 @@ def test_wrong_summaries_and_values_are_refused() -> None:
         RandomFourier()(Mean().summarise(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="moments was given the summary of another discrepancy"):
         Moments()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="cf was given the summary of another discrepancy, or of other options"):
+        CharacteristicFunction()(CharacteristicFunction(num=8).summarise(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="Mmd was given points without their own term"):
         Mmd()(hold(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="bandwidth"):
@@ -194,6 +262,9 @@ def test_wrong_summaries_and_values_are_refused() -> None:
     [
         (Moments, {"variance": -1.0}, r"by\.variance = -1\.0: give a finite weight of at least 0"),
         (Moments, {"skew": math.inf}, r"by\.skew = inf: give a finite weight"),
+        (CharacteristicFunction, {"num": 0}, r"by\.num = 0: give at least 1 frequency"),
+        (CharacteristicFunction, {"alpha": 1.5}, r"by\.alpha = 1\.5: give a share of the amplitude between 0 and 1"),
+        (CharacteristicFunction, {"weight": 0.0}, r"by\.weight = 0\.0: give a positive, finite factor"),
         (Polynomial, {"degree": 0}, r"by\.degree = 0: give at least 1"),
         (Polynomial, {"offset": -0.5}, r"by\.offset = -0\.5: give a finite number of at least 0"),
     ],

@@ -2,6 +2,7 @@
 
 from latentdc.discrepancies.angles import Cosine
 from latentdc.discrepancies.base import Discrepancy, Summary
+from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
 from latentdc.discrepancies.moments import Mean, Moments
 from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
@@ -12,12 +13,14 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "poly": Polynomial,
     "mmd": Mmd,
     "rff": RandomFourier,
+    "cf": CharacteristicFunction,
     "energy": Energy,
     "cosine": Cosine,
 }
 
 __all__ = [
     "DISCREPANCIES",
+    "CharacteristicFunction",
     "Cosine",
     "Discrepancy",
     "Energy",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import pytest
 import torch
+from reference.cf_loop import cf_loop
 from reference.cosine_loop import cosine_loop
 from reference.energy_loop import energy_loop
 from reference.mean_loop import mean_loop
@@ -13,21 +17,24 @@ from reference.poly_loop import poly_loop
 from reference.rff_loop import rff_loop
 from torch import Tensor
 
-from latentdc.discrepancies import DISCREPANCIES, Cosine, Discrepancy, fourier
+from latentdc.discrepancies import DISCREPANCIES, CharacteristicFunction, Cosine, Discrepancy, fourier
+from latentdc.discrepancies.directions import normal_vectors
 from latentdc.errors import InputError
 
 K, D = 3, 4
 REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
 SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
-RESTATEMENTS = {
+RESTATEMENTS: dict[str, Callable[..., float]] = {
     "mean": mean_loop,
     "moments": moments_loop,
     "poly": poly_loop,
     "mmd": mmd_loop,
     "energy": energy_loop,
     "cosine": cosine_loop,
+    "rff": functools.partial(rff_loop, frequencies=fourier._frequencies(0, D, 1024)),
+    "cf": functools.partial(cf_loop, frequencies=normal_vectors(0, D, 1024, torch.float64, torch.device("cpu"))),
 }
-SHARP: dict[str, Discrepancy] = {"cosine": Cosine(eps=1e-15)}
+SHARP: dict[str, Discrepancy] = {"cosine": Cosine(eps=1e-15), "cf": CharacteristicFunction(root=False)}
 """Without the constants that keep a part from being exactly zero on equal sets."""
 
 
@@ -148,11 +155,7 @@ def test_a_class_without_real_points_is_refused(by: Discrepancy) -> None:
 
 
 def test_equals_its_loop(name: str, by: Discrepancy) -> None:
-    if name == "rff":
-        frequencies = fourier._frequencies(0, D, 1024)
-        expected = rff_loop(REAL, REAL_OWNER, SYN, SYN_OWNER, frequencies)
-    else:
-        expected = RESTATEMENTS[name](REAL, REAL_OWNER, SYN, SYN_OWNER)
+    expected = RESTATEMENTS[name](REAL, REAL_OWNER, SYN, SYN_OWNER)
     assert float(_distance(by)) == pytest.approx(expected, rel=1e-9)
 
 
