@@ -6,6 +6,7 @@ from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
 from latentdc.discrepancies.moments import Mean, Moments
 from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
+from latentdc.discrepancies.sliced import Sliced
 
 DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "mean": Mean,
@@ -15,6 +16,7 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "rff": RandomFourier,
     "cf": CharacteristicFunction,
     "energy": Energy,
+    "sliced": Sliced,
     "cosine": Cosine,
 }
 
@@ -29,5 +31,6 @@ __all__ = [
     "Moments",
     "Polynomial",
     "RandomFourier",
+    "Sliced",
     "Summary",
 ]

@@ -31,6 +31,9 @@ class Summary:
     within: Tensor | None = None
     """The real-real term of each class ``(k,)``, a constant of the optimisation; None if additive."""
 
+    lines: Tensor | None = None
+    """Sorted projections and their weights ``(2, k, num, n)``, float64; None but for ``sliced``."""
+
     @property
     def additive(self) -> bool:
         """Whether summaries of disjoint sets can be added and subtracted."""
@@ -53,10 +56,10 @@ class Summary:
 
     def to(self, device: torch.device | str) -> Summary:
         """The same summary on another device."""
-        weights, scale, within = (
-            None if part is None else part.to(device) for part in (self.weights, self.scale, self.within)
+        weights, scale, within, lines = (
+            None if part is None else part.to(device) for part in (self.weights, self.scale, self.within, self.lines)
         )
-        return Summary(self.values.to(device), self.counts.to(device), weights, scale, within)
+        return Summary(self.values.to(device), self.counts.to(device), weights, scale, within, lines)
 
     def _must_fit(self, other: Summary) -> None:
         if not (self.additive and other.additive):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -15,15 +16,22 @@ from reference.mmd_loop import mmd_loop
 from reference.moments_loop import moments_loop
 from reference.poly_loop import poly_loop
 from reference.rff_loop import rff_loop
+from reference.sliced_loop import sliced_loop
 from torch import Tensor
 
-from latentdc.discrepancies import DISCREPANCIES, CharacteristicFunction, Cosine, Discrepancy, fourier
-from latentdc.discrepancies.directions import normal_vectors
+from latentdc.discrepancies import DISCREPANCIES, CharacteristicFunction, Cosine, Discrepancy, Sliced, fourier
+from latentdc.discrepancies.directions import normal_vectors, unit_vectors
 from latentdc.errors import InputError
 
 K, D = 3, 4
 REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
 SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
+PARTS: dict[str, Discrepancy] = {
+    **{name: part() for name, part in DISCREPANCIES.items()},
+    "sliced-energy": Sliced("energy"),
+}
+"""Every discrepancy as it is by default, and those whose options change what is computed."""
+DIRECTIONS = unit_vectors(0, D, 256, torch.float64, torch.device("cpu"))
 RESTATEMENTS: dict[str, Callable[..., float]] = {
     "mean": mean_loop,
     "moments": moments_loop,
@@ -33,6 +41,8 @@ RESTATEMENTS: dict[str, Callable[..., float]] = {
     "cosine": cosine_loop,
     "rff": functools.partial(rff_loop, frequencies=fourier._frequencies(0, D, 1024)),
     "cf": functools.partial(cf_loop, frequencies=normal_vectors(0, D, 1024, torch.float64, torch.device("cpu"))),
+    "sliced": functools.partial(sliced_loop, directions=DIRECTIONS),
+    "sliced-energy": functools.partial(sliced_loop, directions=DIRECTIONS, metric="energy"),
 }
 SHARP: dict[str, Discrepancy] = {"cosine": Cosine(eps=1e-15), "cf": CharacteristicFunction(root=False)}
 """Without the constants that keep a part from being exactly zero on equal sets."""
@@ -50,19 +60,19 @@ def _distance(by: Discrepancy, real: Tensor = REAL, syn: Tensor = SYN, w: Tensor
     return by(by.summarise(real, REAL_OWNER, K), syn, SYN_OWNER, w)
 
 
-@pytest.fixture(params=DISCREPANCIES)
+@pytest.fixture(params=PARTS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def by(name: str) -> Discrepancy:
-    return DISCREPANCIES[name]()
+    return PARTS[name]
 
 
 @pytest.fixture
 def sharp(name: str) -> Discrepancy:
-    return SHARP.get(name) or DISCREPANCIES[name]()
+    return SHARP.get(name) or PARTS[name]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -126,7 +136,7 @@ def test_gradient_vanishes_on_equal_sets(sharp: Discrepancy) -> None:
 def test_no_gradient_reaches_the_real_side(by: Discrepancy) -> None:
     real = REAL.clone().requires_grad_()
     summary = by.summarise(real, REAL_OWNER, K)
-    parts = (summary.values, summary.weights, summary.scale, summary.within)
+    parts = (summary.values, summary.weights, summary.scale, summary.within, summary.lines)
     assert not any(part.requires_grad for part in parts if part is not None)
     assert not by(summary, SYN, SYN_OWNER).requires_grad
 
@@ -205,5 +215,6 @@ def test_declares_itself(name: str, by: Discrepancy) -> None:
     assert by.accepts <= {"points", "parameters"}
     assert by.accepts
     assert by.cite
-    assert by == type(by)()
-    assert hash(by) == hash(type(by)())
+    again = dataclasses.replace(by)  # type: ignore[type-var]
+    assert by == again
+    assert hash(by) == hash(again)
