@@ -6,6 +6,7 @@ from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
 from latentdc.discrepancies.moments import Mean, Moments
 from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
+from latentdc.discrepancies.sinkhorn import Sinkhorn
 from latentdc.discrepancies.sliced import Sliced
 
 DISCREPANCIES: dict[str, type[Discrepancy]] = {
@@ -17,6 +18,7 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "cf": CharacteristicFunction,
     "energy": Energy,
     "sliced": Sliced,
+    "sinkhorn": Sinkhorn,
     "cosine": Cosine,
 }
 
@@ -31,6 +33,7 @@ __all__ = [
     "Moments",
     "Polynomial",
     "RandomFourier",
+    "Sinkhorn",
     "Sliced",
     "Summary",
 ]

@@ -89,8 +89,10 @@ class Moments(Discrepancy):
         """Float64 sums of [x, x², x³] ``(k, 3 d)``, up to the highest power needed, and counts ``(k,)``."""
         del scale
         with torch.no_grad():
-            powers = [points.double() ** (power + 1) for power in range(self._highest)]
-            return Summary(*class_sums(torch.cat(powers, 1), owner, num_classes, w))
+            x = points.double()
+            powers = (x, x * x, x * x * x)[: self._highest]
+            sums, counts = zip(*(class_sums(power, owner, num_classes, w) for power in powers), strict=True)
+            return Summary(torch.cat(sums, 1), counts[0])
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes, in the points' dtype."""
