@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, RandomFourier
-from latentdc.discrepancies.base import Summary, group
+from latentdc.discrepancies import (
+    CharacteristicFunction,
+    Discrepancy,
+    Energy,
+    Mean,
+    Mmd,
+    Moments,
+    Polynomial,
+    RandomFourier,
+)
+from latentdc.discrepancies.base import Summary, group, hold
+from latentdc.discrepancies.directions import normal_vectors
 from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
 from latentdc.errors import InputError
 
@@ -31,6 +42,8 @@ def _normal(num: int, dim: int, seed: int, shift: float = 0.0) -> torch.Tensor:
 def test_two_diracs(gap: float) -> None:
     kernel = sum(math.exp(-(gap**2) / (2.0 * factor)) for factor in FACTORS)
     assert _dirac(Mean(), gap) == pytest.approx(gap**2)
+    assert _dirac(Moments(), gap) == pytest.approx(gap**2), "a point has no spread"
+    assert _dirac(Polynomial(), gap) == pytest.approx((gap**2 + 1) ** 2 - 1)
     assert _dirac(Energy(), gap) == pytest.approx(2 * gap)
     assert _dirac(Mmd(bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel)
     assert _dirac(RandomFourier(num=20000, bandwidth=2.0), gap) == pytest.approx(10 - 2 * kernel, abs=0.1)
@@ -61,6 +74,57 @@ def test_energy_of_two_gaussians() -> None:
     assert value == pytest.approx(2 * across - 2 * spread, abs=0.05)
 
 
+def test_moments_of_two_gaussians_and_an_exponential() -> None:
+    num, shift, width = 20000, 0.5, 1.5
+    owner, by = torch.zeros(num, dtype=torch.int64), Moments(variance=2.0, skew=3.0)
+    normal, wider = _normal(num, 1, 0), _normal(num, 1, 1) * width + shift
+    value = float(by(by.summarise(normal, owner, 1), wider, owner))
+    assert value == pytest.approx(shift**2 + 2 * (width**2 - 1) ** 2, rel=0.05)
+    even = (torch.arange(num, dtype=torch.float64)[:, None] + 0.5) / num
+    skewed = -torch.log1p(-even) - 1  # quantiles of an exponential: mean 0, variance 1, third moment 2
+    assert float(by(by.summarise(normal, owner, 1), skewed, owner)) == pytest.approx(3 * 2**2, rel=0.05)
+
+
+def test_a_moment_without_weight_is_not_summed() -> None:
+    real, syn, owner = _normal(9, 4, 0), _normal(9, 4, 1, 0.3), torch.zeros(9, dtype=torch.int64)
+    mean, plain = Mean(), Moments(variance=0.0, skew=0.0)
+    assert torch.equal(plain.summarise(real, owner, 1).values, mean.summarise(real, owner, 1).values)
+    torch.testing.assert_close(
+        plain(plain.summarise(real, owner, 1), syn, owner), mean(mean.summarise(real, owner, 1), syn, owner)
+    )
+    widths = [
+        Moments(variance=v, skew=q).summarise(real, owner, 1).values.shape[1] for v, q in ((1, 0), (0, 1), (1, 1))
+    ]
+    assert widths == [8, 12, 12]
+    apart = [
+        float(by(by.summarise(real, owner, 1), syn, owner)) for by in (Moments(0, 0), Moments(1, 0), Moments(0, 1))
+    ]
+    every = Moments()
+    assert float(every(every.summarise(real, owner, 1), syn, owner)) == pytest.approx(apart[1] + apart[2] - apart[0])
+
+
+def test_moments_survive_a_common_offset() -> None:
+    real, syn, owner = _normal(60, 8, 0), _normal(60, 8, 1) ** 3, torch.zeros(60, dtype=torch.int64)
+    by = Moments()
+    exact = float(by(by.summarise(real, owner, 1), syn, owner))
+    far = float(by(by.summarise(real + 1000, owner, 1), syn + 1000, owner))
+    assert far == pytest.approx(exact, rel=1e-6)
+    single = float(by(by.summarise((real + 50).float(), owner, 1), (syn + 50).float(), owner))
+    assert single == pytest.approx(exact, rel=1e-3)
+
+
+def test_polynomial_compares_moments_up_to_its_degree() -> None:
+    real, syn, owner = _normal(9, 3, 0, 0.2), _normal(9, 3, 1), torch.zeros(9, dtype=torch.int64)
+
+    def value(by: Discrepancy) -> float:
+        return float(by(by.summarise(real, owner, 1), syn, owner))
+
+    means = value(Mean())
+    assert value(Polynomial(degree=1, offset=3.0)) == pytest.approx(means)
+    seconds = float((syn.T @ syn / 9 - real.T @ real / 9).square().sum())
+    assert value(Polynomial(offset=0.5)) == pytest.approx(seconds + 2 * 0.5 * means)
+
+
 def test_rff_agrees_with_mmd() -> None:
     """Same points, same lengths: the estimate nears the exact value as frequencies are added."""
     owner_real, owner_syn = torch.arange(2).repeat(60), torch.arange(2).repeat(8)
@@ -74,6 +138,62 @@ def test_rff_agrees_with_mmd() -> None:
         errors.append(math.sqrt(sum((value - target) ** 2 for value in values) / 5) / target)
     assert errors[1] < 0.02
     assert errors[1] < 0.4 * errors[0]
+
+
+def _waves_apart(alpha: float, real: torch.Tensor, syn: torch.Tensor, **options: Any) -> float:
+    by, (owner_real, owner_syn) = (
+        CharacteristicFunction(alpha=alpha, **options),
+        (torch.zeros(len(side), dtype=torch.int64) for side in (real, syn)),
+    )
+    return float(by(by.summarise(real, owner_real, 1), syn, owner_syn))
+
+
+def test_amplitude_and_phase_add_up_to_mmd() -> None:
+    real, syn = _normal(40, 3, 0), _normal(6, 3, 1, 0.4)
+    plain: dict[str, Any] = {"normalise": False, "root": False}
+    whole = _waves_apart(0.0, real, syn, **plain) + _waves_apart(1.0, real, syn, **plain)
+    phases = [side @ normal_vectors(0, 3, 1024, torch.float64, torch.device("cpu")) for side in (real, syn)]
+    gap = torch.polar(torch.ones_like(phases[0]), phases[0]).mean(0)
+    gap = gap - torch.polar(torch.ones_like(phases[1]), phases[1]).mean(0)
+    assert whole == pytest.approx(float(gap.abs().square().mean()), rel=1e-12)
+    kernels = [torch.exp(-torch.cdist(a, b).square() / 2).mean() for a, b in ((syn, syn), (syn, real), (real, real))]
+    exact = float(kernels[0] - 2 * kernels[1] + kernels[2])
+    many = {**plain, "num": 40000}
+    assert _waves_apart(0.0, real, syn, **many) + _waves_apart(1.0, real, syn, **many) == pytest.approx(exact, rel=0.02)
+    rooted = _waves_apart(0.5, real, syn, normalise=False, weight=300.0)
+    assert rooted == pytest.approx(300 * float(gap.abs().mean()) / math.sqrt(2), rel=1e-9)
+
+
+def test_characteristic_functions_of_diracs_and_gaussians() -> None:
+    at, there = torch.zeros(1, 2, dtype=torch.float64), torch.tensor([[1.5, 0.0]], dtype=torch.float64)
+    options: dict[str, Any] = {"normalise": False, "root": False, "num": 20000}
+    assert _waves_apart(1.0, at, there, **options) == pytest.approx(0, abs=1e-12), "all amplitudes are 1"
+    assert _waves_apart(0.0, at, there, **options) == pytest.approx(2 - 2 * math.exp(-(1.5**2) / 2), rel=0.02)
+    narrow, wide = _normal(4000, 1, 0), 2 * _normal(4000, 1, 1)
+    # E_t (e^{−t²/2} − e^{−2t²})² over t ~ N(0, 1), from E e^{−a t²} = (1 + 2a)^{−1/2}
+    spread = 3**-0.5 - 2 * 6**-0.5 + 9**-0.5
+    assert _waves_apart(1.0, narrow, wide, **options) == pytest.approx(spread, rel=0.05)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_characteristic_functions_of_equal_sets_have_a_finite_gradient(alpha: float, dtype: torch.dtype) -> None:
+    real, owner, by = _normal(9, 4, 0).to(dtype), torch.zeros(9, dtype=torch.int64), CharacteristicFunction(alpha=alpha)
+    syn = real.clone().requires_grad_()
+    value = by(by.summarise(real, owner, 1), syn, owner)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(1e-6)
+    assert syn.grad is not None
+    assert float(syn.grad.abs().max()) < 1e-6
+    zero = torch.zeros(9, 4, dtype=dtype, requires_grad=True)  # no direction to scale to unit length
+    by(by.summarise(real, owner, 1), zero, owner).backward()
+    assert zero.grad is not None
+    assert bool(zero.grad.isfinite().all())
+
+
+def test_characteristic_functions_see_directions_only() -> None:
+    real, syn = _normal(9, 4, 0), _normal(5, 4, 1)
+    assert _waves_apart(0.5, 3 * real, syn) == pytest.approx(_waves_apart(0.5, real, syn))
 
 
 def test_lengths_come_from_real_points_per_class() -> None:
@@ -123,9 +243,32 @@ def test_wrong_summaries_and_values_are_refused() -> None:
         Mmd()(Mean().summarise(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="another discrepancy"):
         RandomFourier()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="moments was given the summary of another discrepancy"):
+        Moments()(Mean().summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="cf was given the summary of another discrepancy, or of other options"):
+        CharacteristicFunction()(CharacteristicFunction(num=8).summarise(points, owner, 1), points, owner)
+    with pytest.raises(InputError, match="Mmd was given points without their own term"):
+        Mmd()(hold(points, owner, 1), points, owner)
     with pytest.raises(InputError, match="bandwidth"):
         Mmd(bandwidth=0.0)
     with pytest.raises(InputError, match="bandwidth"):
         RandomFourier(bandwidth=-1.0)
     with pytest.raises(InputError, match="at least 5"):
         RandomFourier(num=4)
+
+
+@pytest.mark.parametrize(
+    ("part", "option", "message"),
+    [
+        (Moments, {"variance": -1.0}, r"by\.variance = -1\.0: give a finite weight of at least 0"),
+        (Moments, {"skew": math.inf}, r"by\.skew = inf: give a finite weight"),
+        (CharacteristicFunction, {"num": 0}, r"by\.num = 0: give at least 1 frequency"),
+        (CharacteristicFunction, {"alpha": 1.5}, r"by\.alpha = 1\.5: give a share of the amplitude between 0 and 1"),
+        (CharacteristicFunction, {"weight": 0.0}, r"by\.weight = 0\.0: give a positive, finite factor"),
+        (Polynomial, {"degree": 0}, r"by\.degree = 0: give at least 1"),
+        (Polynomial, {"offset": -0.5}, r"by\.offset = -0\.5: give a finite number of at least 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(part: Any, option: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        part(**option)

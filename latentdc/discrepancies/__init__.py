@@ -2,16 +2,38 @@
 
 from latentdc.discrepancies.angles import Cosine
 from latentdc.discrepancies.base import Discrepancy, Summary
+from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
-from latentdc.discrepancies.moments import Mean
-from latentdc.discrepancies.pairwise import Energy, Mmd
+from latentdc.discrepancies.moments import Mean, Moments
+from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
+from latentdc.discrepancies.sinkhorn import Sinkhorn
+from latentdc.discrepancies.sliced import Sliced
 
 DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "mean": Mean,
+    "moments": Moments,
+    "poly": Polynomial,
     "mmd": Mmd,
     "rff": RandomFourier,
+    "cf": CharacteristicFunction,
     "energy": Energy,
+    "sliced": Sliced,
+    "sinkhorn": Sinkhorn,
     "cosine": Cosine,
 }
 
-__all__ = ["DISCREPANCIES", "Cosine", "Discrepancy", "Energy", "Mean", "Mmd", "RandomFourier", "Summary"]
+__all__ = [
+    "DISCREPANCIES",
+    "CharacteristicFunction",
+    "Cosine",
+    "Discrepancy",
+    "Energy",
+    "Mean",
+    "Mmd",
+    "Moments",
+    "Polynomial",
+    "RandomFourier",
+    "Sinkhorn",
+    "Sliced",
+    "Summary",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from latentdc.errors import InputError
 class Summary:
     """The real side as a discrepancy needs it, with a leading class axis of all k classes.
 
-    Additive summaries (``mean``, ``rff``, ``cosine``) hold float64 sums; the others hold the points themselves, class
-    by class, padded with zero-weight rows to the largest class.
+    Additive summaries (of sketchable parts) hold float64 sums; the others hold the points themselves, class by class,
+    padded with zero-weight rows to the largest class.
     """
 
     values: Tensor
@@ -30,6 +30,9 @@ class Summary:
     """Squared kernel length of each class ``(k,)``, float64; None if the discrepancy has none."""
     within: Tensor | None = None
     """The real-real term of each class ``(k,)``, a constant of the optimisation; None if additive."""
+
+    lines: Tensor | None = None
+    """Sorted projections and their weights ``(2, k, num, n)``, float64; None but for ``sliced``."""
 
     @property
     def additive(self) -> bool:
@@ -53,15 +56,15 @@ class Summary:
 
     def to(self, device: torch.device | str) -> Summary:
         """The same summary on another device."""
-        weights, scale, within = (
-            None if part is None else part.to(device) for part in (self.weights, self.scale, self.within)
+        weights, scale, within, lines = (
+            None if part is None else part.to(device) for part in (self.weights, self.scale, self.within, self.lines)
         )
-        return Summary(self.values.to(device), self.counts.to(device), weights, scale, within)
+        return Summary(self.values.to(device), self.counts.to(device), weights, scale, within, lines)
 
     def _must_fit(self, other: Summary) -> None:
         if not (self.additive and other.additive):
             raise InputError(
-                "only additive summaries (mean, rff, cosine) can be added or subtracted; these hold points"
+                "only additive summaries (of sums: mean, rff, …) can be added or subtracted; these hold points"
             )
         if self.values.shape != other.values.shape:
             mine, theirs = tuple(self.values.shape), tuple(other.values.shape)
@@ -151,6 +154,18 @@ def must_cover(real: Summary, present: Tensor) -> None:
         )
 
 
+def must_be_sums(real: Summary, width: int, part: str) -> None:
+    """Refuse a summary that is not of ``width`` sums a class.
+
+    Raises:
+        InputError: ``part`` was given the summary of another discrepancy, or of its own with other options.
+    """
+    if not real.additive or real.values.shape[1:] != (width,):
+        raise InputError(
+            f"{part} was given the summary of another discrepancy, or of other options; summarise with its own"
+        )
+
+
 def group(points: Tensor, owner: Tensor, classes: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Points class by class: ``(c, n, d)`` padded with zeros, and weights ``(c, n)`` summing to one in each class.
 
@@ -169,3 +184,43 @@ def group(points: Tensor, owner: Tensor, classes: Tensor, w: Tensor | None = Non
     mass = torch.ones_like(owner, dtype=points.dtype) if w is None else w.to(points.dtype)
     weights = points.new_zeros(len(classes), width).index_put((slot[order], place), mass[order])
     return grouped, weights / weights.sum(1, keepdim=True).clamp(min=torch.finfo(points.dtype).tiny)
+
+
+def hold(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> Summary:
+    """Summary of the real points themselves: for discrepancies that no sum can serve."""
+    with torch.no_grad():
+        classes = torch.arange(num_classes, device=owner.device)
+        values, weights = group(points.detach(), owner, classes, w)
+        _, counts = class_sums(points.new_empty(len(points), 0, dtype=torch.float64), owner, num_classes, w)
+        return Summary(values, counts, weights)
+
+
+class Facing(NamedTuple):
+    """The two sides of the classes present, each padded with zero-weight rows."""
+
+    classes: Tensor
+    """Ids of the c classes present, sorted ``(c,)``."""
+    syn: Tensor
+    """Synthetic points ``(c, m, d)``; gradients flow through."""
+    syn_weights: Tensor
+    """``(c, m)``, each class summing to one."""
+    real: Tensor
+    """Real points ``(c, n, d)``, in the dtype of the synthetic ones."""
+    real_weights: Tensor
+    """``(c, n)``, each class summing to one."""
+
+
+def face(real: Summary, points: Tensor, owner: Tensor, w: Tensor | None, part: Discrepancy) -> Facing:
+    """Synthetic points of a call and held real points, class by class.
+
+    Raises:
+        InputError: a class without real points, or a summary that holds none.
+    """
+    if real.weights is None:
+        raise InputError(f"{type(part).__name__} was given the sums of another discrepancy; summarise with its own")
+    classes = torch.unique(owner)
+    present = torch.zeros_like(real.counts, dtype=torch.bool)
+    present[classes] = True
+    must_cover(real, present)
+    x, a = group(points, owner, classes, w)
+    return Facing(classes, x, a, real.values[classes].to(x.dtype), real.weights[classes].to(x.dtype))

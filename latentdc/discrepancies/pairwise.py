@@ -1,15 +1,16 @@
-"""Discrepancies that compare all pairs of points: maximum mean discrepancy and energy distance."""
+"""Discrepancies that compare all pairs of points: maximum mean discrepancies and energy distance."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies.base import Discrepancy, Summary, class_sums, group, must_cover
+from latentdc.discrepancies.base import Discrepancy, Summary, face, hold
 from latentdc.discrepancies.kernels import gaussians, mean_square_distance, square_distances, weighted_mean
 from latentdc.errors import InputError
 
@@ -17,7 +18,8 @@ from latentdc.errors import InputError
 class _Pairwise(Discrepancy):
     """``E k(x, x') − 2 E k(x, y) + E k(y, y')`` per class, each mean over all pairs, a point with itself included."""
 
-    sketchable: ClassVar[bool] = False
+    _moves: ClassVar[bool] = True
+    """Whether the kernel sees differences of points only, so that both sides may be moved together."""
 
     @abstractmethod
     def _kernel(self, x: Tensor, y: Tensor, scale: Tensor | None) -> Tensor:
@@ -28,31 +30,29 @@ class _Pairwise(Discrepancy):
     ) -> Summary:
         """The points themselves, class by class, with the real-real term."""
         with torch.no_grad():
-            points = points.detach()
-            classes = torch.arange(num_classes, device=owner.device)
-            values, weights = group(points, owner, classes, w)
-            _, counts = class_sums(points.new_empty(len(points), 0, dtype=torch.float64), owner, num_classes, w)
+            held = hold(points, owner, num_classes, w)
+            assert held.weights is not None
             scale = self.lengths(points, owner, num_classes, w) if scale is None else scale
-            centred = values - (weights[:, :, None] * values).sum(1, keepdim=True)
-            within = weighted_mean(self._kernel(centred, centred, scale), weights, weights)
-            return Summary(values, counts, weights, scale, within)
+            centred = held.values - self._centre(held.values, held.weights)
+            within = weighted_mean(self._kernel(centred, centred, scale), held.weights, held.weights)
+            return replace(held, scale=scale, within=within)
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes, in the points' dtype."""
-        if real.weights is None or real.within is None:
-            raise InputError(f"{type(self).__name__} was given the sums of another discrepancy; summarise with its own")
-        classes = torch.unique(owner)
-        present = torch.zeros_like(real.counts, dtype=torch.bool)
-        present[classes] = True
-        must_cover(real, present)
-        x, a = group(points, owner, classes, w)
-        y, b = real.values[classes].to(x.dtype), real.weights[classes].to(x.dtype)
+        classes, x, a, y, b = face(real, points, owner, w, self)
+        if real.within is None:
+            raise InputError(f"{type(self).__name__} was given points without their own term; summarise with its own")
         scale = None if real.scale is None else real.scale[classes]
-        centre = (b[:, :, None] * y).sum(1, keepdim=True)
+        centre = self._centre(y, b)
         x, y = x - centre, y - centre  # distances stay, rounding shrinks
         own = weighted_mean(self._kernel(x, x, scale), a, a)
         cross = weighted_mean(self._kernel(x, y, scale), a, b)
         return (own - 2 * cross + real.within[classes].to(x.dtype)).sum()
+
+    def _centre(self, points: Tensor, weights: Tensor) -> Tensor:
+        """What is subtracted from both sides ``(c, 1, d)``."""
+        centre = (weights[:, :, None] * points).sum(1, keepdim=True)
+        return centre if self._moves else torch.zeros_like(centre)
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,43 @@ class Energy(_Pairwise):
     def _kernel(self, x: Tensor, y: Tensor, scale: Tensor | None) -> Tensor:
         del scale
         return -torch.cdist(x, y)
+
+
+@dataclass(frozen=True)
+class Polynomial(_Pairwise):
+    """Squared maximum mean discrepancy of the polynomial kernel ``k(x, y) = (⟨x, y⟩ + offset)^degree``.
+
+    A V-statistic like ``mmd``. It compares all moments up to the degree and no others, joint ones of several
+    coordinates included: of degree 1 it is ``mean``, of degree 2
+    ``Σ_c ‖E ssᵀ − E ttᵀ‖²_F + 2 offset ‖E s − E t‖²``. It depends on where the origin is. Range [0, ∞), in feature
+    units to the power 2 degree.
+
+    *Reference:* Gretton et al. 2012, JMLR 13, eq. 5, with the kernel that the authors of M3D offer beside theirs
+    (Zhang et al. 2024, arXiv 2312.15927), at degree 2 and offset 1.
+
+    Args:
+        degree: highest moment compared.
+        offset: how much the lower moments count; 0 leaves those of the highest degree alone.
+
+    Raises:
+        InputError: a degree below 1, or an offset that is negative or not finite.
+    """
+
+    cite: ClassVar[tuple[str, ...]] = ("gretton2012mmd", "zhang2024m3d")
+    _moves: ClassVar[bool] = False
+
+    degree: int = 2
+    offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.degree < 1:
+            raise InputError(f"by.degree = {self.degree}: give at least 1")
+        if not (math.isfinite(self.offset) and self.offset >= 0):
+            raise InputError(f"by.offset = {self.offset}: give a finite number of at least 0")
+
+    def _kernel(self, x: Tensor, y: Tensor, scale: Tensor | None) -> Tensor:
+        del scale
+        return (x @ y.transpose(1, 2) + self.offset) ** self.degree
 
 
 def _check_bandwidth(bandwidth: float | None) -> None:

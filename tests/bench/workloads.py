@@ -91,7 +91,7 @@ class Setting:
         return self.size.num_classes * self.size.rows_per_class
 
     def discrepancy(self, name: str) -> Any:
-        return DISCREPANCIES[name](**({"num": self.size.num_frequencies} if name == "rff" else {}))
+        return DISCREPANCIES[name](**({"num": self.size.num_frequencies} if name in ("rff", "cf") else {}))
 
     def sketch(self, by: str) -> Sketch:
         pool = FixedPool("convnet", self.store.spec, 0, NUM_PAIRS, width=self.size.width)
