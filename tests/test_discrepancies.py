@@ -15,6 +15,7 @@ from latentdc.discrepancies import (
     Mean,
     Mmd,
     Moments,
+    Norm,
     Polynomial,
     RandomFourier,
 )
@@ -272,3 +273,12 @@ def test_wrong_summaries_and_values_are_refused() -> None:
 def test_options_out_of_range_are_refused(part: Any, option: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         part(**option)
+
+
+def test_norms_are_lengths() -> None:
+    gap = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+    for p, length in ((1, 7.0), (2, 5.0)):
+        by = Norm(p=p)
+        assert float(by(by.summarise(torch.zeros(1, 2), ONE, 1), gap, ONE)) == pytest.approx(length)
+    with pytest.raises(InputError, match=r"by\.p = 3: give 1 .* or 2"):
+        Norm(p=3)

@@ -116,7 +116,7 @@ def test_a_compiled_network_is_refused(tiny_store: ClassStore) -> None:
     [
         ({"source.kind": "sketch"}, r'source\.kind = "sketch" and objective\.see = "gradients": .*"minibatches"'),
         ({"compile": True}, r'compile = true and objective\.see = "gradients": .*Set compile = false'),
-        ({"objective.by": "mean"}, r"Gradients shows parameters, but Mean accepts points"),
+        ({"objective.by": "energy"}, r"Gradients shows parameters, but Energy accepts points"),
     ],
 )
 def test_recipes_that_cannot_be_run_are_refused(changes: dict[str, Any], message: str, tiny_store: ClassStore) -> None:

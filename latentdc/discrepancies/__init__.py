@@ -4,13 +4,14 @@ from latentdc.discrepancies.angles import Cosine
 from latentdc.discrepancies.base import Discrepancy, Summary
 from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
-from latentdc.discrepancies.moments import Mean, Moments
+from latentdc.discrepancies.moments import Mean, Moments, Norm
 from latentdc.discrepancies.pairwise import Energy, Mmd, Polynomial
 from latentdc.discrepancies.sinkhorn import Sinkhorn
 from latentdc.discrepancies.sliced import Sliced
 
 DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "mean": Mean,
+    "norm": Norm,
     "moments": Moments,
     "poly": Polynomial,
     "mmd": Mmd,
@@ -31,6 +32,7 @@ __all__ = [
     "Mean",
     "Mmd",
     "Moments",
+    "Norm",
     "Polynomial",
     "RandomFourier",
     "Sinkhorn",

@@ -18,29 +18,65 @@ class Mean(Discrepancy):
     """Squared distance between the class means of the two sets: its witnesses are the linear functions of the features.
 
     ``Σ_c ‖ (1/n_c) Σ_{x ∈ T_c} ψ(x) − (1/m_c) Σ_{s ∈ S_c} ψ(s) ‖²``, a sum over classes and over feature coordinates
-    with no 1/d and no 1/k, as published: learning rates of the literature transfer, and the value grows with d.
-    Range [0, ∞); zero on sets of equal class means.
+    with no 1/d and no 1/k, as published: learning rates of the literature transfer, and the value grows with d. Of
+    gradients ``(c, o, d)`` it is the summed squared error, as in IDC. Range [0, ∞); zero on equal class means.
 
     *Reference:* Zhao and Bilen 2023, arXiv 2110.04181, eq. 6.
     """
 
+    accepts: ClassVar[frozenset[str]] = frozenset({"points", "parameters"})
     sketchable: ClassVar[bool] = True
     cite: ClassVar[tuple[str, ...]] = ("zhao2023dm",)
 
     def summarise(
         self, points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None, *, scale: Tensor | None = None
     ) -> Summary:
-        """Float64 sums ``(k, d)`` and counts ``(k,)``; ``scale`` has no meaning here."""
+        """Float64 sums ``(k, …)`` and counts ``(k,)``; ``scale`` has no meaning here."""
         del scale
         with torch.no_grad():
             return Summary(*class_sums(points.double(), owner, num_classes, w))
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes of the squared difference of means, in the points' dtype."""
+        return self._gaps(real, points, owner, w).square().sum()
+
+    def _gaps(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None) -> Tensor:
+        """Differences of means ``(c, …)`` of the classes present."""
         means, present = class_means(points, owner, len(real.counts), w)
         must_cover(real, present)
-        gap = (means - real.mean.to(points.dtype)) * present[:, None]
-        return gap.square().sum()
+        return means[present] - real.mean.to(points.dtype)[present]
+
+
+@dataclass(frozen=True)
+class Norm(Mean):
+    """Distance between the class means of the two sets, not squared: ``Σ_c ‖ m_T − m_S ‖_p``.
+
+    Of gradients ``(c, o, d)`` it is a sum over their output units too; with p = 1 the summed absolute error. Far off it
+    pulls no harder than near by, and where a class is met it has no slope: its learning rates are not ``mean``'s.
+    Range [0, ∞); zero on sets of equal class means.
+
+    *Reference:* Kim et al. 2022 (IDC), arXiv 2205.14959, the authors' code, which takes p = 1 for grey images and for
+    ImageNet.
+
+    Args:
+        p: 1 for the sum of absolute differences, 2 for the Euclidean length.
+
+    Raises:
+        InputError: another p.
+    """
+
+    cite: ClassVar[tuple[str, ...]] = ("kim2022idc",)
+
+    p: int = 2
+
+    def __post_init__(self) -> None:
+        if self.p not in (1, 2):
+            raise InputError(f"by.p = {self.p}: give 1 (absolute differences) or 2 (Euclidean length)")
+
+    def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
+        """Sum over the present classes, and over output units, in the points' dtype."""
+        lengths: Tensor = torch.linalg.vector_norm(self._gaps(real, points, owner, w), ord=self.p, dim=-1)
+        return lengths.sum()
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,23 @@ from reference.energy_loop import energy_loop
 from reference.mean_loop import mean_loop
 from reference.mmd_loop import mmd_loop
 from reference.moments_loop import moments_loop
+from reference.norm_loop import norm_loop
 from reference.poly_loop import poly_loop
 from reference.rff_loop import rff_loop
 from reference.sinkhorn_loop import sinkhorn_loop
 from reference.sliced_loop import sliced_loop
 from torch import Tensor
 
-from latentdc.discrepancies import DISCREPANCIES, CharacteristicFunction, Cosine, Discrepancy, Sinkhorn, Sliced, fourier
+from latentdc.discrepancies import (
+    DISCREPANCIES,
+    CharacteristicFunction,
+    Cosine,
+    Discrepancy,
+    Norm,
+    Sinkhorn,
+    Sliced,
+    fourier,
+)
 from latentdc.discrepancies.directions import normal_vectors, unit_vectors
 from latentdc.errors import InputError
 
@@ -30,6 +40,7 @@ REAL_OWNER = torch.tensor([0] * 5 + [1] * 7 + [2] * 4)
 SYN_OWNER = torch.tensor([2, 0, 1, 1, 0, 2, 1])
 PARTS: dict[str, Discrepancy] = {
     **{name: part() for name, part in DISCREPANCIES.items()},
+    "norm-1": Norm(p=1),
     "sliced-energy": Sliced("energy"),
     "sinkhorn-1": Sinkhorn(p=1),
     "sinkhorn-none": Sinkhorn(blur=0.0),
@@ -40,6 +51,8 @@ PARTS: dict[str, Discrepancy] = {
 DIRECTIONS = unit_vectors(0, D, 256, torch.float64, torch.device("cpu"))
 RESTATEMENTS: dict[str, Callable[..., float]] = {
     "mean": mean_loop,
+    "norm": norm_loop,
+    "norm-1": functools.partial(norm_loop, p=1),
     "moments": moments_loop,
     "poly": poly_loop,
     "mmd": mmd_loop,

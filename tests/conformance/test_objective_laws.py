@@ -116,5 +116,5 @@ def test_all_layers_add_up(make_store: Store) -> None:
 
 
 def test_match_refuses_what_the_discrepancy_does_not_accept() -> None:
-    with pytest.raises(RecipeError, match="Gradients shows parameters, but Mean accepts points"):
-        Match(Gradients(), DISCREPANCIES["mean"]())
+    with pytest.raises(RecipeError, match="Gradients shows parameters, but Energy accepts points"):
+        Match(Gradients(), DISCREPANCIES["energy"]())
