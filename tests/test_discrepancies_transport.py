@@ -11,7 +11,8 @@ import torch
 from reference.sliced_loop import sliced_loop
 from torch import Tensor
 
-from latentdc.discrepancies import Discrepancy, Energy, Mean, Mmd, Sinkhorn, Sliced, sinkhorn
+from latentdc.discrepancies import Atoms, Discrepancy, Energy, Mean, Mmd, Sinkhorn, Sliced, sinkhorn
+from latentdc.discrepancies.atoms import quantise
 from latentdc.discrepancies.directions import unit_vectors
 from latentdc.discrepancies.transport import exact_plan
 from latentdc.errors import InputError
@@ -156,6 +157,64 @@ def test_exact_plan_of_equal_masses_is_the_best_permutation() -> None:
         assert float((plan * cost).sum()) == pytest.approx(best)
         assert plan.sum(0).tolist() == plan.sum(1).tolist() == [1] * 5
         assert set(plan.flatten().tolist()) == {0, 1}
+
+
+def test_an_atom_is_the_mean() -> None:
+    assert _value(Atoms(), REAL, SYN[:1], B) == pytest.approx(_value(Mean(), REAL, SYN[:1], B))
+    assert _value(Atoms(squared=False), REAL, SYN[:1], B) == pytest.approx(_value(Mean(), REAL, SYN[:1], B) ** 0.5)
+
+
+def test_atoms_of_clear_clusters_are_their_means_and_masses() -> None:
+    centres = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]], dtype=torch.float64)
+    label = torch.tensor([0, 1, 1, 2, 2, 2, 0, 1, 2, 2])
+    points, weights = centres[label] + 0.1 * _points(10, 2, 3), torch.ones(10, dtype=torch.float64) / 10
+    atoms, mass = quantise(points, weights, 3)
+    order = torch.cdist(centres, atoms).argmin(1)
+    for cls in range(3):
+        torch.testing.assert_close(atoms[order[cls]], points[label == cls].mean(0))
+    torch.testing.assert_close(mass[order], torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64))
+    # The synthetic points in any order are given the cluster next to them.
+    gap = torch.tensor([0.3, -0.4], dtype=torch.float64)
+    moved = atoms[torch.tensor([2, 0, 1])] + gap
+    assert _value(Atoms(), points, moved) == pytest.approx(0.25)
+    assert _value(Atoms(squared=False), points, moved) == pytest.approx(0.5)
+    heavy = torch.where(label == 0, 4.0, 1.0)
+    torch.testing.assert_close(
+        quantise(points, heavy / heavy.sum(), 3)[1].sort().values, torch.tensor([3.0, 5.0, 8.0]).double() / 16
+    )
+
+
+def test_atoms_are_near_the_best_quantiser() -> None:
+    """Of all ways to cut eight points in two; Lloyd's rounds end in a local optimum."""
+    for seed in range(5):
+        points, weights = _points(8, 2, seed), torch.full((8,), 1 / 8, dtype=torch.float64)
+        atoms, _ = quantise(points, weights, 2)
+        found = float(torch.cdist(points, atoms).square().amin(1).sum())
+        best = math.inf
+        for cut in itertools.product((False, True), repeat=7):
+            side = torch.tensor([*cut, True])
+            if not all(cut):
+                best = min(
+                    best, sum(float(p.var(0, correction=0).sum()) * len(p) for p in (points[side], points[~side]))
+                )
+        assert found <= 1.1 * best
+
+
+def test_more_synthetic_points_than_different_real_ones() -> None:
+    real = REAL[:2].repeat(2, 1)
+    syn = torch.cat([REAL[:2], SYN]).requires_grad_()
+    owners = [torch.zeros(len(side), dtype=torch.int64) for side in (real, syn)]
+    value = Atoms()(Atoms().summarise(real, owners[0], 1), syn, owners[1])
+    value.backward()
+    assert float(value.detach()) == pytest.approx(0, abs=1e-12)
+    assert syn.grad is not None
+    assert float(syn.grad.abs().max()) < 1e-9, "what is left over is not pulled"
+
+
+def test_atoms_survive_a_common_offset_in_float32() -> None:
+    assert _value(Atoms(), (REAL + 50).float(), (SYN + 50).float(), B) == pytest.approx(
+        _value(Atoms(), REAL, SYN, B), rel=1e-3
+    )
 
 
 def test_summaries_of_others_are_refused() -> None:

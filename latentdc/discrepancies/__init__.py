@@ -1,6 +1,7 @@
 """Discrepancies: how far the synthetic points are from the real ones, class by class."""
 
 from latentdc.discrepancies.angles import Cosine
+from latentdc.discrepancies.atoms import Atoms
 from latentdc.discrepancies.base import Discrepancy, Summary
 from latentdc.discrepancies.characteristic import CharacteristicFunction
 from latentdc.discrepancies.fourier import RandomFourier
@@ -20,11 +21,13 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "energy": Energy,
     "sliced": Sliced,
     "sinkhorn": Sinkhorn,
+    "atoms": Atoms,
     "cosine": Cosine,
 }
 
 __all__ = [
     "DISCREPANCIES",
+    "Atoms",
     "CharacteristicFunction",
     "Cosine",
     "Discrepancy",

@@ -92,7 +92,7 @@ class Moments(Discrepancy):
     digits are left where means are a thousand deviations. Of the synthetic points, deviations are taken first and
     nothing cancels.
 
-    *Reference:* Zellinger et al. 2017, "Central Moment Discrepancy", arXiv 1702.08811, definition 2 with K = 3.
+    *Reference:* Zellinger et al. 2017, "Central Moment Discrepancy", arXiv 1702.08811, with K = 3.
     *Differs from it:* distances are squared, and weights take the place of powers of the range of the features.
 
     Args:
