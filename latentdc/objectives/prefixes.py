@@ -42,6 +42,7 @@ class Prefixes(Match):
     sizes are matched at every step and nothing is frozen.
     """
 
+    orders = True
     cite: ClassVar[tuple[str, ...]] = ("he2024mdc",)
 
     def __init__(

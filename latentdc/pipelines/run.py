@@ -25,7 +25,17 @@ from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.distribution import DistributionBank
 from latentdc.portable.module import ModuleDecoder
-from latentdc.recipe import Built, Recipe, identity, make_bank, make_source, start_batch, to_toml, with_start
+from latentdc.recipe import (
+    Built,
+    Recipe,
+    identity,
+    make_bank,
+    make_source,
+    plain_source,
+    start_batch,
+    to_toml,
+    with_start,
+)
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
@@ -146,10 +156,17 @@ class Run:
         last = state.last_record()
         if accelerator.is_main_process:
             start = self._start_report(started, bank)
-            ordered = order_rows(built.decoder, bank, source, built.see, built.by, formation=built.formation)
             taken = source.manifest.digest() if isinstance(source, Sketch) else None
-            self._write(self._stored(ordered), start, last, taken)
+            self._write(self._stored(self._ordered(bank, source)), start, last, taken)
         return float(last.get("loss", math.nan))
+
+    def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
+        """The set with prefixes as good as can be, if the run did not see to that itself."""
+        built = self.built
+        if built.objective.orders:
+            return bank
+        looked = plain_source(built, self.store, source, device=self.device)
+        return order_rows(built.decoder, bank, looked, built.see, built.by, formation=built.formation)
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,7 @@ from latentdc.recipe.build import Built, build, identity, make_bank, start_batch
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text, forgone
 from latentdc.recipe.estimate import dry_run
-from latentdc.recipe.real import make_source
+from latentdc.recipe.real import make_source, plain_source
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
 from latentdc.recipe.toml import load_recipe, parse_recipe, parse_setting, to_toml
@@ -28,6 +28,7 @@ __all__ = [
     "make_source",
     "parse_recipe",
     "parse_setting",
+    "plain_source",
     "references",
     "start_batch",
     "to_toml",

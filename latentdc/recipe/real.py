@@ -9,9 +9,10 @@ import torch
 
 from latentdc.data.augment import Augment, per_image
 from latentdc.data.cut_mix import CutMix
+from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.networks import FixedPool, Pool, Trainer
+from latentdc.networks import FixedPool, FreshPool, Pool, Trainer
 from latentdc.recipe.build import Built
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.sketched import as_asked, near
@@ -70,6 +71,19 @@ def make_source(
         like=like,
         progress=progress,
     )
+
+
+def plain_source(built: Built, store: ClassStore, source: Source, *, device: torch.device | str = "cpu") -> Source:
+    """What a finished set is looked at under: a sketch as it is; in place of mini-batches the plainest.
+
+    Networks that train, and images chosen by them, follow from the steps before and end with the run.
+    """
+    recipe, wanted = built.recipe, built.recipe.source
+    if wanted.kind == "sketch":
+        return source
+    pool = FreshPool(wanted.arch, built.spec, recipe.seed, wanted.width)
+    sampler = UniformSampler(store, wanted.num_per_class)
+    return Minibatches(store, sampler, pool, built.augment, seed=recipe.seed).to(device)
 
 
 def _pool(built: Built, store: ClassStore) -> Pool:

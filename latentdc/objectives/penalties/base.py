@@ -48,6 +48,7 @@ class Penalised(Objective):
         self.scope = "all" if any(part.scope == "all" for part in parts) else "class"
         self.needs_start = any(part.needs_start for part in parts)
         self.needs_images = any(part.needs_images for part in parts)
+        self.orders = any(part.orders for part in parts)
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Sum over the parts."""
