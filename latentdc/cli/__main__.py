@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from latentdc.allocator import keep_freed_memory
-from latentdc.cli import catalogue, condense, convert, decode, evaluate, fit, inspect, push, sketch
+from latentdc.cli import catalogue, compare, condense, convert, decode, evaluate, fit, inspect, push, sketch
 from latentdc.cli.app import app
 
 app.command()(condense.condense)
 app.command()(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(decode.decode)
 app.command()(convert.convert)
 app.command()(inspect.inspect)

@@ -61,7 +61,7 @@ def parse_recipe(
     # A section replaced by name comes first, then what is changed inside it, in whatever order they were given.
     for name, value in sorted(changes.items(), key=lambda change: change[0].count(".")):
         _put(raw, name.split("."), _plain(value, name), name)
-    recipe = _dataclass(Recipe, raw, "")
+    recipe = from_table(Recipe, raw, "")
     assert isinstance(recipe, Recipe)
     return recipe
 
@@ -142,7 +142,12 @@ def _put(raw: dict[str, Any], keys: list[str], value: Any, where: str) -> None:
         raw[last] = value
 
 
-def _dataclass(cls: type, table: Any, where: str) -> object:
+def from_table(cls: type, table: Any, where: str) -> object:
+    """A dataclass from nested plain values: each key known, each value of its type.
+
+    Raises:
+        RecipeError: it is not; the message names the nearest.
+    """
     if not isinstance(table, Mapping):
         raise RecipeError(f"{where} = {table!r}: a section of keys is needed here.")
     hints = get_type_hints(cls)
@@ -166,13 +171,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if get_origin(inner) is tuple and Part in get_args(inner):
         return tuple(_part(each, where) for each in plain_value(tuple[Any, ...], value, where))
     if get_origin(inner) is tuple and dataclasses.is_dataclass(of := get_args(inner)[0]) and isinstance(of, type):
-        return tuple(_dataclass(of, each, where) for each in plain_value(tuple[Any, ...], value, where))
+        return tuple(from_table(of, each, where) for each in plain_value(tuple[Any, ...], value, where))
     if inner is Part:
         return _part(value, where)
     if Part in get_args(inner):  # or a name
         return _decoder(value, where)
+    if get_origin(inner) is Mapping and get_origin(get_args(inner)[1]) is tuple:
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where} = {value!r}: a section of names and lists is needed here.")
+        return {name: plain_value(get_args(inner)[1], each, f"{where}.{name}") for name, each in value.items()}
     if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-        return _dataclass(inner, value, where)
+        return from_table(inner, value, where)
     return plain_value(hint, value, where)
 
 

@@ -1,0 +1,146 @@
+"""Comparisons: cells, budget, resume, failures, and what the file may say."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from latentdc.cli.__main__ import app
+from latentdc.data.sources import Data
+from latentdc.data.store import ClassStore
+from latentdc.errors import InputError, RecipeError
+from latentdc.evaluate.protocols import PROTOCOLS, Protocol
+from latentdc.evaluate.records import Report
+from latentdc.pipelines import comparison
+from latentdc.pipelines.comparison import Comparison, compare
+
+SMALL = ("source.width=4", "source.num_per_class=5", "init=real")
+
+
+@pytest.fixture
+def data(tiny_store: ClassStore, tiny_test_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> Data:
+    monkeypatch.setitem(PROTOCOLS, "tiny", Protocol("tiny", epochs=1))
+    return Data(tiny_store, tiny_test_store)
+
+
+def wanted(**changes: Any) -> Comparison:
+    footing = {
+        "settings": SMALL,
+        "images_per_class": 1,
+        "steps": 2,
+        "protocol": "tiny",
+        "seeds": 1,
+        "students": ("mlp",),
+    }
+    return Comparison(**{"recipes": ("dm",), **footing, **changes})
+
+
+def test_every_cell_is_condensed_judged_and_listed(data: Data, tmp_path: Path) -> None:
+    plan = wanted(recipes=("dm", "wasserstein"), variants={"mean": (), "energy": ("objective.by=energy",)})
+    assert list(plan.cells) == ["dm-mean", "wasserstein-mean", "dm-energy", "wasserstein-energy"]
+    found = compare(data, plan, out=tmp_path / "out", progress=False)
+    assert all(isinstance(each, Report) for each in found.values())
+    page = (tmp_path / "out" / "README.md").read_text()
+    for name in plan.cells:
+        assert f"**{name}**" in page
+        assert (tmp_path / "out" / "reports" / name / "grid.png").is_file()
+        told = json.loads((tmp_path / "out" / "bundles" / name / "provenance.json").read_text())["provenance"]
+        recipe = tomllib.loads(told["recipe_toml"])
+        assert recipe["steps"] == 2
+        by = recipe["objective"]["by"]["kind"]
+        assert by == ("energy" if "energy" in name else {"dm": "mean"}.get(told["recipe"], "sinkhorn"))
+    assert "random-real" in page
+
+
+def test_finished_cells_are_skipped_and_recipes_may_be_added(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compare(data, wanted(), out=tmp_path / "out", progress=False)
+    judged: list[str] = []
+    measure = comparison.evaluate
+    monkeypatch.setattr(comparison, "evaluate", lambda *a, **k: (judged.append("one"), measure(*a, **k))[1])
+    again = compare(data, wanted(recipes=("dm", "mdc")), out=tmp_path / "out", progress=False)
+    assert judged == ["one"]
+    assert again["dm"] == first["dm"]
+    with pytest.raises(InputError, match=r"another footing: seeds is 2, was 1\. Give another folder"):
+        compare(data, wanted(seeds=2), out=tmp_path / "out", progress=False)
+
+
+def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def estimate(*given: Any, **more: Any) -> dict[str, float]:
+        asked.append(0.1)
+        return {"step_seconds": 0.1}
+
+    monkeypatch.setattr(comparison.CondensationPipeline, "estimate", estimate)
+    plan = wanted(steps=None, seconds=1.2)
+    compare(data, plan, out=tmp_path / "out", progress=False)
+    held = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert held["cells"]["dm"]["steps"] == 12
+    (tmp_path / "out" / "reports" / "dm" / "report.json").unlink()
+    compare(data, plan, out=tmp_path / "out", progress=False)
+    assert len(asked) == 1
+
+
+def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
+    plan = wanted(recipes=("cafe", "dm"))  # images of 8 pixels have fewer depths than its weights
+    found = compare(data, plan, out=tmp_path / "out", progress=False)
+    assert "objective.weights" in str(found["cafe"])
+    assert isinstance(found["dm"], Report)
+    assert "objective.weights" in json.loads((tmp_path / "out" / "plan.json").read_text())["cells"]["cafe"]["failed"]
+
+
+def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_path: Path) -> None:
+    found = compare(data, wanted(split="held-out"), out=tmp_path / "out", progress=False)
+    report = found["dm"]
+    assert isinstance(report, Report)
+    assert report.split == "held-out"
+    assert not [note for note in report.notes if "held-out" in note], "the bundle saw none of the judging images"
+
+
+def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROTOCOLS, "tiny", Protocol("tiny", epochs=1))
+    file = tmp_path / "comparison.toml"
+    file.write_text(
+        'recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "tiny"\nseeds = 1\nstudents = ["mlp"]\n'
+        'settings = ["source.width=4", "source.num_per_class=5"]\n[variants]\npixels = ["decoder=pixels"]\n'
+    )
+    asked = ["compare", str(file), "--data", "fashion-mnist-mini", "--limit", "20", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, asked)
+    assert done.exit_code == 0, done.output
+    assert "**dm-pixels**" in done.stdout
+    told = CliRunner().invoke(app, [*asked, "--json"])
+    assert json.loads(told.stdout)["dm-pixels"]["num_classes"] == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recipes = []\nimages_per_class = 1\nsteps = 2", "at least one recipe"),
+        ('recipes = ["dm"]\nsteps = 2', "exactly one of images_per_class and bytes_per_class"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nseconds = 3', "exactly one of seconds and steps"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 0', "steps = 0: give a positive number"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),
+        ('recipes = "dm"\nimages_per_class = 1\nsteps = 2', "a list is needed"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nvariants = "gan"', "a section of names and lists"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\n[variants]\ngan = "decoder=gan"', "a list is needed"),
+        ("recipes = [", "not a TOML file"),
+    ],
+)
+def test_mistakes_in_the_file_are_answered(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "comparison.toml"
+    file.write_text(text)
+    with pytest.raises((RecipeError, InputError), match=message):
+        Comparison.load(file)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as a comparison"):
+        Comparison.load(tmp_path / "none.toml")
