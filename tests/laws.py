@@ -17,7 +17,7 @@ FLOORS = (
     ("types", "errors", "seeding", "clusters", "resources", "allocator", "atomic", "machine", "grid", "devices", "hub"),
     ("discrepancies", "networks", "data", "decoders"),
     ("source", "representations", "latents", "passing"),
-    ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim", "sharing"),
+    ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim", "sharing", "labels"),
     ("condense", "fit", "evaluate", "convert"),
     ("recipe",),
     ("pipelines", "report"),

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from torch.nn import functional
-
 from latentdc.data.store import ClassStore
 from latentdc.evaluate.protocols import Protocol
 from latentdc.evaluate.records import Run
@@ -52,17 +50,14 @@ def train_run(task: Task, settings: Settings) -> Run:
     start = time.perf_counter()
     recipe = settings.protocol.train_spec(len(task.images))
     network = build(task.student, task.spec, seed=task.seed, width=settings.width, purpose="student-network")
-    mix, y = settings.protocol.mixer(), task.images.y
-    if mix is not None and y.ndim == 1:
-        y = functional.one_hot(y, task.spec.num_classes)
     trained = train_student(
         network,
         task.images.x,
-        y,
+        task.images.y,
         recipe,
         w=task.images.w,
         augment=settings.protocol.augmenter(task.spec),
-        mix=mix,
+        mix=settings.protocol.mixer(),
         seed=task.seed,
         device=settings.device,
         precision=settings.precision,

@@ -20,6 +20,7 @@ from latentdc.devices import accelerator_on, is_main_process
 from latentdc.errors import InputError
 from latentdc.evaluate.sets import exported
 from latentdc.initialise import order_rows, start_report, stored
+from latentdc.labels import Labels
 from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
@@ -36,6 +37,7 @@ from latentdc.recipe import (
     to_toml,
     with_start,
 )
+from latentdc.recipe.parts import make_part
 from latentdc.report import save_grid
 from latentdc.sketch import Sketch
 from latentdc.source import Source
@@ -108,7 +110,7 @@ class Run:
             loss = math.nan
             if accelerator.is_main_process:
                 start = self._start_report(self._start_images(began), began)
-                self._write(self._stored(began), start, {}, None)
+                self._write(self._stored(self._labelled(began)), start, {}, None)
         accelerator.wait_for_everyone()
         fetched = None if carried else self.decoder_folder  # and not fetched again, perhaps without a token
         bundle = load_bundle(self.out, classes=self._classes(), decoder_folder=fetched)
@@ -157,7 +159,7 @@ class Run:
         if accelerator.is_main_process:
             start = self._start_report(started, bank)
             taken = source.manifest.digest() if isinstance(source, Sketch) else None
-            self._write(self._stored(self._ordered(bank, source)), start, last, taken)
+            self._write(self._stored(self._labelled(self._ordered(bank, source))), start, last, taken)
         return float(last.get("loss", math.nan))
 
     def _ordered(self, bank: LatentBank, source: Source) -> LatentBank:
@@ -167,6 +169,23 @@ class Run:
             return bank
         looked = plain_source(built, self.store, source, device=self.device)
         return order_rows(built.decoder, bank, looked, built.see, built.by, formation=built.formation)
+
+    def _labelled(self, bank: AnyBank) -> AnyBank:
+        """The set with the labels that the recipe asks for."""
+        built, recipe = self.built, self.built.recipe
+        labels: Labels = make_part("labels", recipe.labels)
+        if not isinstance(bank, LatentBank):  # a distribution has no rows; the recipe refuses labels for it
+            return bank
+        return labels.relabel(
+            bank,
+            built.decoder,
+            built.formation,
+            self.store,
+            seed=recipe.seed,
+            device=self.device,
+            precision=recipe.precision,
+            compile=recipe.compile,
+        )
 
     @property
     def folder(self) -> Path:

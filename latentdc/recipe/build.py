@@ -26,9 +26,9 @@ from latentdc.sketch import Sketch
 from latentdc.source import Source, Started
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
-_FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile")
+_FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile", "labels")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
-A cosine schedule adds ``steps`` in ``condense``; storage comes after."""
+A cosine schedule adds ``steps`` in ``condense``; storage and labels come after."""
 _LATER = (
     *("objective.weights", "objective.plus", "objective.penalties"),
     *("source.sampler", "source.pool", "source.train_augment", "source.cut_mix"),
@@ -93,7 +93,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     terms = recipe.objective.terms
     looks = [(make_part("objective.see", term.see), make_part("objective.by", term.by)) for term in terms]
     check_looks(recipe, looks)
-    rows = recipe.rows_per_class(decoder.latent_shapes, shared_bytes(decoder, formation) / spec.num_classes)
+    shared = shared_bytes(decoder, formation) / spec.num_classes
+    rows = recipe.rows_per_class(decoder.latent_shapes, shared, num_classes=spec.num_classes)
     kind = recipe.objective.kind
     matches = [
         make_part("objective.kind", Part(kind, {"weights": term.weights} if term.weights else {}), *look)

@@ -41,7 +41,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     """
     keys = [*recipe.cite, *getattr(_decoder_class(recipe.decoder), "cite", ())]
     sampled = recipe.source.kind == "minibatches"
-    stored = (("formation", recipe.formation), ("init", recipe.init))
+    stored = (("formation", recipe.formation), ("init", recipe.init), ("labels", recipe.labels))
     matched = (
         ("objective.kind", Part(recipe.objective.kind)),
         *(look for term in recipe.objective.terms for look in (("objective.see", term.see), ("objective.by", term.by))),

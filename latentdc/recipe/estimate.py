@@ -73,7 +73,7 @@ def dry_run(
     learned += shared_bytes(built.decoder, built.formation)
     weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
     decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
-    per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class)
+    per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class, num_classes=built.spec.num_classes)
     # Two are kept; each holds the latents and up to two moments.
     checkpoint_bytes = 2 * 3 * learned if recipe.steps else 0
     bundle_bytes = round(per_class * len(built.counts)) + (decoder_bytes if copy_decoder else 0)

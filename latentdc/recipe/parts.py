@@ -13,6 +13,7 @@ from latentdc.decoders import BASES, FORMATIONS
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.initialise import STARTS, Start
+from latentdc.labels import LABELS, Labels
 from latentdc.networks import POOLS, Pool
 from latentdc.objectives import OBJECTIVES, PENALTIES, Objective
 from latentdc.recipe.spec import Part
@@ -50,6 +51,7 @@ KINDS: dict[str, Kind] = {
     "source.train_augment": Kind("augmentation", AUGMENTS, Augment, is_told=False),
     "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
     "init": Kind("start", STARTS, Start, is_told=False),
+    "labels": Kind("kind of labels", LABELS, Labels, is_told=False),
     "decoder": Kind("decoder with options", BASES, Decoder, is_told=False),
 }
 """By the recipe key under which a part of the kind stands."""

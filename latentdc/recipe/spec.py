@@ -109,6 +109,8 @@ class Recipe:
     """As many rows as fit, scales, labels and what the classes share included."""
     storage: str = "fp32"
     """How the finished latents are stored: ``fp32``, ``fp16`` or ``int8``."""
+    labels: Part = Part("hard")
+    """Labels of the finished set: ``hard``, or ``{ kind = "teacher", temperature = 4.0 }``."""
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     augment: Part = Part("dsa")
     source: SourceSpec = field(default_factory=SourceSpec)
@@ -158,6 +160,7 @@ class Recipe:
         for wrong, message in (
             (self.steps > 0, f"steps = {self.steps}: a distribution is fitted, not optimised; give steps = 0."),
             (self.storage == "int8", 'storage = "int8": a distribution is stored as fp16 or fp32.'),
+            (self.labels.kind != "hard", f'labels = "{self.labels.kind}": a distribution has no rows to label.'),
             (
                 self.images_per_class is None,
                 f"bytes_per_class = {self.bytes_per_class}: a distribution takes the same bytes for any number of "
@@ -167,7 +170,9 @@ class Recipe:
             if wrong:
                 raise RecipeError(f'init = "{STATISTICS}", {message}')
 
-    def rows_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> int:
+    def rows_per_class(
+        self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0, *, num_classes: int = 0
+    ) -> int:
         """Stored rows of each class under the budget.
 
         ``b = n · Σ_key |z_key| · item + scales + label + shared``; 784 bytes, int8 and a z of 16 give n = 48
@@ -176,6 +181,7 @@ class Recipe:
         Args:
             latent_shapes: shape of each latent key for one row.
             shared: a class's share of what formation and decoder add to the set, in bytes.
+            num_classes: k, which soft labels take a number each of, in every row.
 
         Raises:
             RecipeError: the budget is below one row.
@@ -183,7 +189,7 @@ class Recipe:
         if self.images_per_class is not None:
             return self.images_per_class
         assert self.bytes_per_class is not None
-        row, fixed = self._row_bytes(latent_shapes)
+        row, fixed = self._row_bytes(latent_shapes, num_classes)
         rows = int((self.bytes_per_class - fixed - shared) // row)
         if rows < 1:
             more = f", and {shared:,.1f} of what the classes share (see [formation], [decoder])" if shared else ""
@@ -194,15 +200,19 @@ class Recipe:
             )
         return rows
 
-    def stored_bytes_per_class(self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0) -> float:
+    def stored_bytes_per_class(
+        self, latent_shapes: Mapping[str, Sequence[int]], shared: float = 0, *, num_classes: int = 0
+    ) -> float:
         """Bytes of one class as stored: latents, scales, label and its share of what all classes share."""
-        row, fixed = self._row_bytes(latent_shapes)
+        row, fixed = self._row_bytes(latent_shapes, num_classes)
         if self.init.kind == STATISTICS:  # a mean and a deviation; a count and a seed
             return 2 * (row + fixed) + shared
-        return self.rows_per_class(latent_shapes, shared) * row + fixed + shared
+        return self.rows_per_class(latent_shapes, shared, num_classes=num_classes) * row + fixed + shared
 
-    def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]]) -> tuple[int, int]:
+    def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]], num_classes: int) -> tuple[int, int]:
         row = ITEM_BYTES[self.storage] * sum(math.prod(shape) for shape in latent_shapes.values())
+        if self.labels.kind != "hard":
+            row += num_classes * max(ITEM_BYTES[self.storage], ITEM_BYTES["fp16"])
         return row, COUNT_BYTES + (SCALE_BYTES * len(latent_shapes) if self.storage == "int8" else 0)
 
     def as_dict(self) -> dict[str, Any]:
