@@ -18,6 +18,7 @@ from latentdc.evaluate.protocols import PROTOCOLS, Protocol
 from latentdc.evaluate.records import Report
 from latentdc.pipelines import comparison
 from latentdc.pipelines.comparison import Comparison, compare
+from latentdc.recipe import load_recipe
 
 SMALL = ("source.width=4", "source.num_per_class=5", "init=real")
 
@@ -144,3 +145,13 @@ def test_mistakes_in_the_file_are_answered(text: str, message: str, tmp_path: Pa
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as a comparison"):
         Comparison.load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "reports").glob("*.toml")), ids=lambda file: file.stem
+)
+def test_every_cell_of_the_shipped_comparisons_is_a_recipe(file: Path) -> None:
+    plan = Comparison.load(file)
+    for recipe, settings in plan.cells.values():
+        resolved = load_recipe(recipe, settings=settings, overrides={"images_per_class": plan.images_per_class})
+        assert resolved.steps > 0
