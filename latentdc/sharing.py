@@ -5,15 +5,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from accelerate.accelerator import Accelerator
 from torch import Tensor
 
+from latentdc.devices import free_bytes
+
 _PIXELS_AT_ONCE = {"cpu": 2**20}
-"""Pixels whose graph through a network is alive at a time: a thousand images of 32 x 32 pixels, some 3 GB."""
-_ON_ACCELERATORS = 2**23
+"""Pixels whose graph through a network is alive at a time: a thousand images of 32 x 32 pixels, some 3 GB. More at a
+time is no faster on a CPU."""
+_BYTES_PER_PIXEL = 3000
+"""Of that graph, of a ConvNet of 128 channels in bf16; where the limit is what memory is free, half of it."""
 
 
 def share(num_classes: int, accelerator: Accelerator) -> list[int]:
@@ -23,7 +28,7 @@ def share(num_classes: int, accelerator: Accelerator) -> list[int]:
 
 
 def passes(classes: Sequence[int], counts: Sequence[int], pixels: int, device: torch.device) -> list[list[int]]:
-    """Classes in blocks, each small enough for its graph to fit: of equal size, so that all compile to one shape.
+    """Classes in blocks, each small enough for its graph to fit; of equal size but the last, for few compiled shapes.
 
     The loss is a sum over classes and each row belongs to one, so that the gradient is that of a single pass. Where one
     class is too large, it stays whole.
@@ -34,10 +39,14 @@ def passes(classes: Sequence[int], counts: Sequence[int], pixels: int, device: t
         pixels: of one image.
         device: where the networks run.
     """
-    limit = _PIXELS_AT_ONCE.get(device.type, _ON_ACCELERATORS)
-    total = sum(counts) * pixels
-    num = next((n for n in range(1, len(classes) + 1) if len(classes) % n == 0 and total <= n * limit), len(classes))
-    return [[int(c) for c in block] for block in torch.tensor(classes).tensor_split(num)] if num else []
+    if not classes:
+        return []
+    limit = _PIXELS_AT_ONCE.get(device.type) or free_bytes(device) // (2 * _BYTES_PER_PIXEL)
+    # As many blocks as the largest class asks for, so that unequal classes fit as well.
+    size = max(1, int(limit // max(1, max(counts) * pixels)))
+    num = math.ceil(len(classes) / size)
+    size = math.ceil(len(classes) / num)
+    return [list(classes[start : start + size]) for start in range(0, len(classes), size)]
 
 
 def reduce_sum(learnables: list[Tensor], loss: Tensor, accelerator: Accelerator) -> float:

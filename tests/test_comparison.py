@@ -90,7 +90,7 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
 
 def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
-    plan = wanted(recipes=("cafe", "dm"))  # images of 8 pixels have fewer depths than its weights
+    plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # of fewer depths than cafe's weights
     found = compare(data, plan, out=tmp_path / "out", progress=False)
     assert "objective.weights" in str(found["cafe"])
     assert isinstance(found["dm"], Report)

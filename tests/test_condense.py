@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from latentdc import sharing
 from latentdc.checkpoint import Checkpoints
 from latentdc.condense import Optim, Step, condense
 from latentdc.data.augment import NoAugment
@@ -86,6 +87,50 @@ def test_chunks_do_not_matter(tiny_store: ClassStore) -> None:
     whole = Parts(tiny_store).condense(3)
     chunked = Parts(tiny_store).condense(3, chunk=2)
     torch.testing.assert_close(whole, chunked, rtol=1e-5, atol=1e-6)
+
+
+def test_passes_over_blocks_of_classes_do_not_matter(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too large for one graph is taken a few classes at a time, and makes the same set."""
+    together = Parts(tiny_store).condense(5)
+    seen: list[int] = []
+    monkeypatch.setitem(sharing._PIXELS_AT_ONCE, "cpu", 2 * 8 * 8)
+    parts = Parts(tiny_store)
+    parts.objective.register_forward_hook(lambda part, given, out: seen.append(len(given[1].x)))
+    torch.testing.assert_close(parts.condense(5), together)
+    assert seen == [2, 1, 2] * 5
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "images", "expected"),
+    [
+        (10, 1, [10]),
+        (10, 490, [2] * 5),
+        (10, 100_000, [1] * 10),
+        (7, 300, [4, 3]),
+        (6, 400, [3] * 2),
+        (101, 14, [51, 50]),
+        (0, 0, []),
+    ],
+)
+def test_blocks_are_as_few_as_fit(num_classes: int, images: int, expected: list[int]) -> None:
+    classes = list(range(num_classes))
+    blocks = sharing.passes(classes, [images] * num_classes, 28 * 28, torch.device("cpu"))
+    assert [len(block) for block in blocks] == expected
+    assert [cls for block in blocks for cls in block] == classes
+
+
+def test_a_step_that_breaks_off_half_way_is_not_kept(tiny_store: ClassStore, tmp_path: Path) -> None:
+    """A network that diverges after the set has moved: the checkpoint stays that of the step before."""
+    parts = Parts(tiny_store)
+
+    def advance(step: int, decode: object = None) -> None:
+        if step == 3:
+            raise DivergenceError("a network of the pool diverged")
+
+    parts.source.advance = advance
+    with pytest.raises(DivergenceError, match="of the pool"):
+        parts.condense(8, folder=tmp_path, every=2)
+    assert sorted(file.name for file in tmp_path.glob("checkpoint-*")) == ["checkpoint-0000000002.safetensors"]
 
 
 @pytest.mark.parametrize(

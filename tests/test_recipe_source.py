@@ -14,10 +14,10 @@ from latentdc.condense import Step, condense
 from latentdc.data.sampling import EasiestSampler, KMeansSampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Energy, Mean
-from latentdc.errors import InputError, RecipeError
-from latentdc.networks import BlendedPool, QueuePool, TrainedPool
+from latentdc.errors import DivergenceError, InputError, RecipeError
+from latentdc.networks import BlendedPool, FixedPool, QueuePool, TrainedPool
 from latentdc.objectives import Match
-from latentdc.recipe import build, citations, identity, make_bank, make_source, parse_recipe, to_toml
+from latentdc.recipe import build, citations, dry_run, identity, make_bank, make_source, parse_recipe, to_toml
 from latentdc.representations import BatchStatistics, Features, Logits
 from latentdc.source import Minibatches
 
@@ -66,7 +66,8 @@ def _run(store: ClassStore, recipe: Any, folder: Path, *, stop: int | None = Non
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("sampler", ["uniform", {"kind": "kmeans", "every": 2}, {"kind": "easiest", "candidates": 9}])
 def test_resumes_bit_for_bit(pool: str, sampler: Any, tiny_store: ClassStore, tmp_path: Path) -> None:
-    recipe = _recipe(pool=POOLS[pool], sampler=sampler, train_augment="dsa", cut_mix=0.5)
+    trains = {} if pool == "fixed" else {"train_augment": "dsa", "cut_mix": 0.5}
+    recipe = _recipe(pool=POOLS[pool], sampler=sampler, **trains)
     straight = _run(tiny_store, recipe, tmp_path / "straight")
     with pytest.raises(KeyboardInterrupt):
         _run(tiny_store, recipe, tmp_path / "resumed", stop=2)
@@ -105,6 +106,8 @@ def test_what_was_not_there_changes_no_run(tiny_store: ClassStore) -> None:
     [
         ({"pool": "traind"}, r'source\.pool = "traind": no such pool of networks\. Did you mean "trained"'),
         ({"pool": {"kind": "trained", "restat": 3}}, r'source\.pool\.restat: "restat": no such option of trained'),
+        ({"pool": {"kind": "trained", "arch": "mlp"}}, r'source\.pool\.arch: "arch": no such option of trained'),
+        ({"sampler": {"kind": "kmeans", "num_per_class": 3}}, r"source\.sampler\.num_per_class: .*no such option"),
         ({"sampler": "kmean"}, r'source\.sampler = "kmean": no such sampler\. Did you mean "kmeans"'),
         ({"train_augment": "dsaa"}, r'source\.train_augment = "dsaa": no such augmentation'),
         ({"cut_mix": 1.5}, r"source\.cut_mix = 1\.5: give a probability"),
@@ -121,6 +124,7 @@ def test_mistakes_are_refused_by_the_recipe(source: dict[str, Any], message: str
         ({"pool": {"kind": "trained", "on": "both"}}, r'source\.pool \(trained\): on = "both"'),
         ({"pool": {"kind": "trained", "restart": 0}}, r"restart = 0: give at least 1"),
         ({"pool": {"kind": "queue", "num": 1}}, r"num = 1: give at least 2"),
+        ({"pool": {"kind": "trained", "momentum": -1.0}}, r"momentum = -1\.0.*must lie in \[0, 1\)"),
         ({"pool": {"kind": "blended", "epochs": 0}}, r"epochs = 0: give at least 1"),
         ({"sampler": {"kind": "easiest", "candidates": 2}}, r"candidates = 2: give at least as many"),
     ],
@@ -128,6 +132,53 @@ def test_mistakes_are_refused_by_the_recipe(source: dict[str, Any], message: str
 def test_values_are_refused_by_the_part(source: dict[str, Any], message: str, tiny_store: ClassStore) -> None:
     with pytest.raises(RecipeError, match=message):
         make_source(build(_recipe(**source), tiny_store.spec), tiny_store, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"kind": "sketch", "sampler": "kmeans"}, r'source\.sampler is read by source\.kind = "minibatches" alone'),
+        ({"kind": "sketch", "cut_mix": 0.5}, r"source\.cut_mix is read by a pool that trains its networks alone"),
+        ({"cut_mix": 0.5}, r"source\.cut_mix is read by a pool that trains its networks alone"),
+        ({"train_augment": "dsa", "pool": {"kind": "fixed", "num": 2}}, r"source\.train_augment is read by a pool"),
+    ],
+)
+def test_keys_that_nothing_reads_are_refused(source: dict[str, Any], message: str, tiny_store: ClassStore) -> None:
+    with pytest.raises(RecipeError, match=message):
+        build(_recipe(**source), tiny_store.spec)
+
+
+def test_accuracy_is_known_of_a_queue_alone(tiny_store: ClassStore) -> None:
+    penalty = {"penalties": [{"kind": "cross-entropy", "by_accuracy": True}]}
+    build(parse_recipe({**TINY, "objective": penalty}, overrides={"source.pool": POOLS["queue"]}), tiny_store.spec)
+    with pytest.raises(RecipeError, match=r'by_accuracy = true: networks of source\.pool = "trained".*"queue"'):
+        build(parse_recipe({**TINY, "objective": penalty}, overrides={"source.pool": "trained"}), tiny_store.spec)
+
+
+def test_a_network_that_diverges_is_named(tiny_store: ClassStore, tmp_path: Path) -> None:
+    wild = {"kind": "trained", "on": "real", "restart": 4, "num_images": 8, "lr": 1e30}
+    with pytest.raises(DivergenceError, match=r"a network of the pool diverged.*lower source\.pool\.lr"):
+        _run(tiny_store, _recipe(pool=wild), tmp_path)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_dry_run_counts_what_happens_once_or_now_and_then(tiny_store: ClassStore) -> None:
+    told = {}
+    for name in ("blended", "queue", "fixed"):
+        told[name] = dry_run(build(_recipe(pool=POOLS[name], sampler={"kind": "kmeans"}), tiny_store.spec), tiny_store)
+    assert told["blended"]["network_seconds"] > 0 == told["queue"]["network_seconds"]
+    network = sum(4 * value.numel() for value in FixedPool("mlp", tiny_store.spec, 0, 1, 8).network(0).parameters())
+    for name, networks in (("blended", 2), ("queue", 3)):
+        assert told[name]["checkpoint_bytes"] - told["fixed"]["checkpoint_bytes"] >= 2 * networks * network
+
+
+def test_resnets_are_seen_through_once_they_are_trained(tiny_store: ClassStore) -> None:
+    trained = {"kind": "blended", "num": 1, "epochs": 1, "num_images": 8, "trained_only": True}
+    recipe = _recipe(arch="resnet18", width=4, pool=trained)
+    source = make_source(build(recipe, tiny_store.spec), tiny_store, progress=False)
+    assert source.view(0).net is not None
+    with pytest.raises(InputError, match="batch normalisations"):
+        make_source(build(_recipe(arch="resnet18", width=4), tiny_store.spec), tiny_store, progress=False).view(0)
 
 
 def test_a_sketch_has_no_networks_that_train(tiny_store: ClassStore) -> None:
@@ -161,6 +212,8 @@ def test_further_matches_and_weights_of_depths(tiny_store: ClassStore) -> None:
         build(parse_recipe(table, overrides={"source.kind": "sketch"}), tiny_store.spec)
     with pytest.raises(InputError, match=r"weights = \[1, 2\]: .* shows 3 tensors"):
         Match(Features(layer="all"), Mean(), (1, 2))(view, syn)
+    with pytest.raises(RecipeError, match=r'weights = \[1\.0, 2\.0\]: see = "features" shows 3 tensors of "convnet"'):
+        build(parse_recipe(table, overrides={"objective.weights": [1.0, 2.0]}), tiny_store.spec)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,6 @@ def small(name: str) -> dict[str, Any]:
     recipe, changes = load_recipe(name), dict(SMALL)
     for where, part in (("source.pool", recipe.source.pool), ("source.sampler", recipe.source.sampler)):
         changes |= {f"{where}.{key}": value for key, value in FEW.get(part.kind, {}).items()}
-    if len(recipe.objective.weights) > 1:  # images of 8 pixels have a block less
-        changes["objective.weights"] = list(recipe.objective.weights[1:])
     return changes
 
 
@@ -73,7 +71,7 @@ def _differences(one: str, other: str) -> set[str]:
         ("dc", "dsa", {"init", "augment", "source.train_augment"}),
         ("dsa", "lcmat", {"images_per_class", "objective.plus"}),
         ("idc", "dream", {"init", "source.num_per_class", "source.sampler"}),
-        ("idc", "channel-formation", {"formation"}),
+        ("idc", "channel-formation", {"formation", "objective.by", "optim.lr", "source.pool"}),
         ("dance", "ncfm", {"objective.by", "optim.kind", "optim.lr", "optim.momentum", "optim.schedule"}),
         ("dm", "wasserstein", {"objective.by", "source.num_per_class"}),
         ("dm", "mdc", {"images_per_class", "objective.kind"}),

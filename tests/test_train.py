@@ -78,6 +78,11 @@ def test_mixing_needs_distributions_and_acts_on_every_batch() -> None:
     mixed = train_student(_student(), x, targets, spec, mix=mix, seed=0)
     assert len(set(seen)) == 4
     assert fingerprint(mixed) == fingerprint(train_student(_student(), x, targets, spec, seed=0))
+    w = torch.arange(1.0, 9.0)
+    weighted = train_student(_student(), x, targets, spec, w=w, mix=mix, seed=0)
+    plain = train_student(_student(), x, targets, spec, w=w, seed=0)
+    for name, value in plain.named_parameters():  # an image's weight goes with its label
+        torch.testing.assert_close(weighted.get_parameter(name), value, rtol=1e-5, atol=1e-7)
     with pytest.raises(InputError, match="give y as distributions"):
         train_student(_student(), x, y, spec, mix=mix, seed=0)
 

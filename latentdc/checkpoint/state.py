@@ -57,6 +57,7 @@ class RunState:
         self._checkpoints = checkpoints
         self._is_main = is_main
         self._saved_step: int | None = None
+        self._under_way = False
         self._earlier_seconds = 0.0
         self._started = time.monotonic()
         self._log = StepLog(None)
@@ -98,12 +99,14 @@ class RunState:
             self._log = StepLog(self._checkpoints.log_path, step=self.step)
 
     def update(self) -> None:
-        """One optimiser step."""
+        """One optimiser step; whatever else belongs to it has to follow before it is recorded."""
+        self._under_way = True
         self.optimizer.step()
         self.step += 1
 
     def record(self, loss: float) -> None:
         """Log the step just made and save when it is time to."""
+        self._under_way = False
         self._log.write({"step": self.step, "loss": loss, "seconds": round(self.seconds, 4), "lr": self.lr})
         if self._checkpoints is not None and self._checkpoints.due(self.step):
             self.save()
@@ -126,7 +129,8 @@ class RunState:
         try:
             yield
         except (KeyboardInterrupt, DivergenceError):
-            if all(bool(torch.isfinite(each).all()) for each in self.learnables.values()):
+            # A step that broke off half-way, in a pool whose network diverged, is no state to go on from.
+            if not self._under_way and all(bool(torch.isfinite(each).all()) for each in self.learnables.values()):
                 self.save()
             raise
         self.save()

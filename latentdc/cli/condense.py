@@ -149,7 +149,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         emit(facts)
         return
     recipe = "\n".join(f"  {name} = {value}" for name, value in facts["recipe"].items() if value is not None)
-    data, compiling = facts["data"], facts["compile_seconds"]
+    data, training, compiling = facts["data"], facts["network_seconds"], facts["compile_seconds"]
     say(
         "recipe, as it would run:",
         recipe,
@@ -158,6 +158,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
+        + (f"training networks {_duration(training)}, " if training else "")
         + (f"compiling {_duration(compiling)}, " if compiling else "")
         + f"condensing {_duration(facts['condense_seconds'])} ({facts['step_seconds']:.3f} s a step); what the start "
         "takes is not counted",

@@ -38,7 +38,8 @@ Protocol = Annotated[
     str,
     typer.Option(
         "--protocol",
-        help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images), whole-20 (as many as real).",
+        help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images), whole-20 (as many as real), idc-1000 "
+        "(of IDC, DREAM and DANCE, with CutMix).",
     ),
 ]
 Students = Annotated[str, typer.Option("--students", help="convnet, resnet18, mlp; separated by commas.")]

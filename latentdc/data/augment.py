@@ -81,7 +81,7 @@ class DSA:
     """Differentiable siamese augmentation: colour, crop, cutout, flip, scale and rotation from one explicit draw.
 
     With ``mode="S"`` a call picks one group of the strategy, each equally likely; with ``"M"`` it applies all in order;
-    with ``"I"`` all but one in order: of crop, scale and rotate, which move pixels, it picks one.
+    with ``"I"`` all in order but for crop, scale and rotate, which move pixels: of these it picks one.
     Ranges for an image of side H: brightness ± 0.5 (in standard deviations), saturation factor 0 … 2, contrast factor
     0.5 … 1.5; translation by whole pixels up to ⌊H/8 + ½⌋; a square of side ⌊H/2 + ½⌋ cut out; mirror with
     probability ½; scale 1/1.2 … 1.2 on each axis; rotation ± 15°. Condensation shares one row of parameters between
@@ -96,7 +96,7 @@ class DSA:
     Args:
         strategy: groups joined by underscores, a selection of ``color_crop_cutout_flip_scale_rotate``; a single one
             applies just that.
-        mode: ``"S"`` (one group per call), ``"M"`` (all groups) or ``"I"`` (all but one that moves pixels).
+        mode: ``"S"`` (one group per call), ``"M"`` (all groups) or ``"I"`` (all, but one of those that move pixels).
 
     Raises:
         InputError: an unknown group or mode.

@@ -49,6 +49,11 @@ class Sampler:
     def begin(self, step: int, rng_of: RngOf, net: Net) -> None:
         """Before the draws of a step, on every process alike: what later steps will need is looked at here."""
 
+    @property
+    def period(self) -> int:
+        """Steps from one such look to the next; 0 for a sampler that takes none."""
+        return 0
+
     def state_dict(self) -> dict[str, Any]:
         """What a draw depends on besides step and network: tensors and JSON values."""
         return {}
@@ -87,10 +92,7 @@ class EasiestSampler(Sampler):
     Raises:
         InputError: fewer candidates than images.
 
-    *Reference:* Zhao et al. 2023 (IDM), arXiv 2307.09742, with 5,000 candidates at one image per class.
     """
-
-    cite: ClassVar[tuple[str, ...]] = ("zhao2023idm",)
 
     def __init__(self, store: ClassStore, num_per_class: int = 256, candidates: int = 5000) -> None:
         super().__init__(store, num_per_class)
@@ -151,6 +153,11 @@ class KMeansSampler(Sampler):
         self.every, self.candidates, self.weighted, self.iterations = every, candidates, weighted, iterations
         self._rows: dict[int, Tensor] = {}
         self._mass: dict[int, Tensor] = {}
+
+    @property
+    def period(self) -> int:
+        """``every``."""
+        return self.every
 
     def begin(self, step: int, rng_of: RngOf, net: Net) -> None:
         """Find the centres of all classes when it is time to, or where a run begins."""

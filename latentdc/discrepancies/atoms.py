@@ -42,7 +42,7 @@ class Atoms(Discrepancy):
         InputError: in a call, synthetic points of unequal weights: a point's weight here is its atom's mass.
     """
 
-    cite: ClassVar[tuple[str, ...]] = ("liu2023wmdd", "tan2025ddoq")
+    cite: ClassVar[tuple[str, ...]] = ("liu2025wmdd", "tan2025ddoq")
 
     squared: bool = True
 

@@ -25,8 +25,8 @@ class CharacteristicFunction(Discrepancy):
     ``Σ_c weight · mean_t sqrt( alpha (|Φ_T| − |Φ_S|)² + (1 − alpha) 2 |Φ_T| |Φ_S| (1 − cos(∠Φ_T − ∠Φ_S)) )`` with
     t ~ N(0, I), on points scaled to unit length. The first term compares amplitudes (how the points spread), the
     second phases (where they are); together they are ``|Φ_T − Φ_S|²``, so that alpha = 0.5 is plainly
-    ``mean_t |Φ_T − Φ_S| / √2``. Range [0, √2] per class, times the weight; ``1e-6 weight`` on equal sets, from the
-    floor under the root.
+    ``mean_t |Φ_T − Φ_S| / √2``. Range [0, 2] per class ([0, √2] at alpha = 0.5), times the weight; ``1e-6 weight`` on
+    equal sets, from the floor under the root.
 
     Without the root the value at alpha = 0 and that at alpha = 1 add up to the squared maximum mean discrepancy of
     the kernel ``exp(−‖x − y‖² / 2)``, from random Fourier features. With it, mini-batches of real images bias the

@@ -69,7 +69,7 @@ class Protocol:
             weight_decay=self.weight_decay,
             batch_size=self.batch_size,
             decay_factor=self.decay_factor,
-            milestones=None if self.milestones is None else tuple(int(share * epochs) for share in self.milestones),
+            milestones=None if self.milestones is None else tuple(max(1, int(m * epochs)) for m in self.milestones),
         )
 
     def augmentation(self, spec: DataSpec) -> DSA:

@@ -21,7 +21,7 @@ class BlendedPool(Pool):
     """Each step sees ``θ = (1 − β) θ_init + β θ_trained`` of one of ``num`` networks, β ~ U(0, 1).
 
     A network is trained on real images when it is first asked for, and kept; checkpoints hold the trained ones.
-    ``trained_only`` fixes β to 1.
+    ``trained_only`` fixes β to 1, and then networks with batch normalisation will do as well.
 
     Args:
         arch: architecture name or ``"package.module:Class"``.
@@ -63,16 +63,19 @@ class BlendedPool(Pool):
             if value is not None and value < 1:
                 raise InputError(f"{name} = {value}: give at least 1")
         self.trainer, self.num, self.num_images, self.trained_only = trainer, num, num_images, trained_only
-        self.plan = TrainSpec(epochs, batch_size=256, milestones=(epochs * 2 // 3, epochs * 5 // 6))
+        self.measures_batches = trained_only
+        falls = sorted({max(1, epochs * 2 // 3), max(1, epochs * 5 // 6)})
+        self.plan = TrainSpec(epochs, batch_size=256, milestones=tuple(falls))
         self._trained: dict[int, dict[str, Tensor]] = {}
 
     def at(self, step: int) -> Network:
         """The network of one step; trains it first where that was not done yet."""
         rng = stream(self.seed, "blend", step)
         index, share = int(torch.randint(self.num, (1,), generator=rng)), float(torch.rand(1, generator=rng))
-        if self.trained_only:
-            share = 1.0
         net, trained = self.network(index), self.trained(index)
+        if self.trained_only:
+            net.load_state_dict(trained)
+            return net
         blend = {name: torch.lerp(value, trained[name].to(value), share) for name, value in net.state_dict().items()}
         net.load_state_dict(blend)
         return net
@@ -86,6 +89,12 @@ class BlendedPool(Pool):
             images.train(net, x, y, self.plan, seed=key(self.seed, "blend-training", 0, index))
             self._trained[index] = {name: value.cpu() for name, value in net.state_dict().items()}
         return self._trained[index]
+
+    def rehearse(self) -> int:
+        """Train the first network and take its weights for all of them."""
+        first = self.trained(0)
+        self._trained = dict.fromkeys(range(self.num), first)
+        return self.num
 
     def identity(self) -> dict[str, Any]:
         """What tells one pool from another."""

@@ -41,6 +41,9 @@ class Pool:
     needs_trainer: ClassVar[bool] = False
     """Whether its networks train, so that it is made with a ``trainer``."""
 
+    measures_batches: bool = False
+    """Whether its networks were trained before they are handed out, so that their batch statistics mean something."""
+
     def __init__(self, arch: str, spec: DataSpec, seed: int, width: int | None = None) -> None:
         self.arch, self.spec, self.seed, self.width = arch, spec, seed, width
         self.device = torch.device("cpu")
@@ -57,7 +60,8 @@ class Pool:
             InputError: an unknown architecture, or one with batch normalisation.
         """
         net = build(self.arch, self.spec, seed=self.seed, index=index, width=self.width, purpose=_PURPOSE)
-        _refuse_batch_norm(net, self.arch)
+        if not self.measures_batches:
+            _refuse_batch_norm(net, self.arch)
         return net.to(self.device).eval().requires_grad_(False)
 
     def at(self, step: int) -> Network:
@@ -71,6 +75,22 @@ class Pool:
             step: the step just made.
             decode: gives all images of the set as they are now.
         """
+
+    def rehearse(self) -> int:
+        """Do one of the trainings that a run does once, before it needs them, and act as if all were done.
+
+        For whoever wants to know what a run will take.
+
+        Returns:
+            How many of them a run does; 0 if none.
+        """
+        return 0
+
+    def state_bytes(self) -> int:
+        """Bytes of tensors that a checkpoint holds of the pool, at most."""
+        return sum(
+            value.numel() * value.element_size() for value in self.state_dict().values() if torch.is_tensor(value)
+        )
 
     def identity(self) -> dict[str, Any]:
         """What tells one pool from another; JSON values."""

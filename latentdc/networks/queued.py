@@ -65,7 +65,7 @@ class QueuePool(Pool):
             if value < least:
                 raise InputError(f"{name} = {value}: give at least {least}")
         self.trainer, self.num, self.interval, self.visit_steps = trainer, num, interval, visit_steps
-        self._nets = {index: self._fresh(index) for index in range(min(_AT_FIRST, num))}
+        self._nets = self._first()
         self._step = 0
 
     def at(self, step: int) -> Network:
@@ -74,6 +74,8 @@ class QueuePool(Pool):
         Raises:
             InputError: a step whose networks follow from steps that were not made.
         """
+        if step == 0 and self._step:  # another run with the same source
+            self._nets, self._step = self._first(), 0
         if step != self._step:
             raise InputError(
                 f"step {step}: the networks stand at step {self._step} and train with every step; begin at step 0 or "
@@ -105,6 +107,10 @@ class QueuePool(Pool):
             net.to(self.device)
         return self
 
+    def state_bytes(self) -> int:
+        """Bytes of a full queue."""
+        return super().state_bytes() // len(self._nets) * self.num
+
     def identity(self) -> dict[str, Any]:
         """What tells one pool from another."""
         own = {"num": self.num, "interval": self.interval, "visit_steps": self.visit_steps}
@@ -131,6 +137,9 @@ class QueuePool(Pool):
             self._nets[index].load_state_dict(
                 {name.removeprefix(own): state[name] for name in weights if name.startswith(own)}
             )
+
+    def _first(self) -> dict[int, Network]:
+        return {index: self._fresh(index) for index in range(min(_AT_FIRST, self.num))}
 
     def _fresh(self, index: int) -> Network:
         net = self.network(index)

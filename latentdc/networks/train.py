@@ -57,6 +57,11 @@ class TrainSpec:
                 f"epochs = {self.epochs}, batch_size = {self.batch_size}, lr = {self.lr}: "
                 "epochs must be at least 0, the batch size at least 1 and the learning rate above 0"
             )
+        if not 0 <= self.momentum < 1 or not self.weight_decay >= 0:
+            raise InputError(
+                f"momentum = {self.momentum}, weight_decay = {self.weight_decay}: momentum must lie in [0, 1) and the "
+                "weight decay must be at least 0"
+            )
 
     @property
     def passes(self) -> int:
@@ -103,6 +108,8 @@ def _prepared(
         if not total > 0:
             raise InputError("sample weights must have a positive sum; leave them out for equal weights")
         w = w * (len(w) / total)  # mean 1 over the set: the learning rate keeps its meaning
+        if mixed:  # an image's weight goes with its label where it is pasted; cross-entropy is linear in the target
+            y, w = w[:, None] * y, None
     return x, y, w
 
 

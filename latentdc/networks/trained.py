@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from latentdc.errors import InputError
+from latentdc.errors import DivergenceError, InputError
 from latentdc.networks.base import Network
+from latentdc.networks.infer import device_of, to_float
 from latentdc.networks.pool import Pool
 from latentdc.networks.train import Augment, Mix, TrainSpec, sgd, train_student
 from latentdc.seeding import key, stream
@@ -65,6 +66,14 @@ class Trainer:
             compile=self.compile,
         )
         network.eval().requires_grad_(False).zero_grad(set_to_none=True)
+        # The loss of a pass is looked at before its last update.
+        with torch.no_grad():
+            logits = network(to_float(x[:1].to(device_of(network))))
+        if not bool(torch.isfinite(logits).all()):
+            raise DivergenceError(
+                f"a network of the pool diverged in training at lr = {spec.lr}: lower source.pool.lr where the pool "
+                "has one, or look for NaN in the images"
+            )
 
     def optimiser(self, network: Network, spec: TrainSpec) -> torch.optim.Optimizer:
         """One that goes on over several calls of ``train``."""
@@ -102,7 +111,6 @@ class TrainedPool(Pool):
     2205.14959, algorithm 1.
     """
 
-    cite: ClassVar[tuple[str, ...]] = ("zhao2021dc", "kim2022idc")
     needs_trainer: ClassVar[bool] = True
 
     def __init__(
@@ -168,6 +176,20 @@ class TrainedPool(Pool):
         self.trainer.train(
             net, x, y, self.plan, w=w, optimiser=self._optimiser, seed=key(self.seed, "pool-training", step)
         )
+
+    def to(self, device: torch.device | str) -> TrainedPool:
+        """Hand out networks on this device from now on, the one under way included; returns itself."""
+        super().to(device)
+        if self._net is not None:
+            self._net.to(self.device)
+        for state in (self._optimiser.state if self._optimiser is not None else {}).values():
+            state.update({name: value.to(self.device) for name, value in state.items() if torch.is_tensor(value)})
+        return self
+
+    def state_bytes(self) -> int:
+        """Bytes of a network and its momentum."""
+        weights: dict[str, Tensor] = self.network(0).state_dict()
+        return 2 * sum(value.numel() * value.element_size() for value in weights.values())
 
     def identity(self) -> dict[str, Any]:
         """What tells one pool from another."""

@@ -101,6 +101,8 @@ class Run:
         if given is not None and not recipe.steps:
             raise InputError("steps = 0 keeps the start as it is, so no sketch is looked at: leave --sketch out.")
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
+        if recipe.steps and recipe.source.kind != "sketch":
+            make_source(built, self.store)  # made again where it is used: here its options are looked at
         # Before the sketch, which takes longer and is of no use to a start that the decoder does not have.
         began = make_bank(built, self.store, device=self.device, progress=self.progress and is_main_process())
         torch.nn.Module.to(began, self.device)

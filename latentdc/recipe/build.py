@@ -17,7 +17,7 @@ from latentdc.latents import AnyBank
 from latentdc.networks import Network
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective, Penalised
-from latentdc.recipe.checks import check_formation, check_looks, check_start, learned
+from latentdc.recipe.checks import check_formation, check_looks, check_source, check_start, check_weights, learned
 from latentdc.recipe.decoder import decoder_identity, decoder_text, with_decoder
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Part, Recipe
@@ -93,6 +93,8 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     terms = recipe.objective.terms
     looks = [(make_part("objective.see", term.see), make_part("objective.by", term.by)) for term in terms]
     check_looks(recipe, looks)
+    check_source(recipe)
+    check_weights(recipe, looks, spec)
     shared = shared_bytes(decoder, formation) / spec.num_classes
     rows = recipe.rows_per_class(decoder.latent_shapes, shared, num_classes=spec.num_classes)
     kind = recipe.objective.kind

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from latentdc.discrepancies import Discrepancy
+from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import RecipeError
 from latentdc.latents import learns
+from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
-from latentdc.recipe.parts import make_part
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.parts import make_part, part_class
+from latentdc.recipe.spec import Recipe, SourceSpec
 from latentdc.representations import Gradients, Representation
-from latentdc.types import DataSpec, Decoder, Formation
+from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 
 def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]]) -> None:
@@ -40,16 +41,61 @@ def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepanc
             'source.kind = "sketch" and objective.plus: a sketch holds what one representation shows. Use source.kind '
             '= "minibatches", or leave the further matches out.'
         )
-    if sketched and recipe.source.pool.kind not in ("fresh", "fixed"):
-        raise RecipeError(
-            f'source.kind = "sketch" and source.pool = "{recipe.source.pool.kind}": a sketch is taken once, under '
-            'networks that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
-        )
     if sketched and not looks[0][1].sketchable:
+        sums = ", ".join(sorted(name for name, part in DISCREPANCIES.items() if part.sketchable))
         raise RecipeError(
             f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '
-            'this discrepancy cannot be computed. Use "rff" (the sketchable form of "mmd"), or source.kind = '
-            '"minibatches".'
+            f'this discrepancy cannot be computed. Use source.kind = "minibatches", or one of {sums} ("rff" is the '
+            'form of "mmd" that has sums).'
+        )
+
+
+def check_weights(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]], spec: DataSpec) -> None:
+    """Refuse another number of weights than a representation shows tensors, of networks as the recipe has them.
+
+    Raises:
+        RecipeError: with the number that would do.
+    """
+    for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
+        if len(term.weights) < 2:
+            continue
+        net = build_network(recipe.source.arch, spec, seed=0, width=recipe.source.width).requires_grad_(False).eval()
+        blank, owner = torch.zeros(1, *spec.image_shape), torch.zeros(1, dtype=torch.int64)
+        batch = Batch(blank, torch.nn.functional.one_hot(owner, spec.num_classes).float(), owner)
+        shown = len(see(net, batch, differentiable=False))
+        if len(term.weights) != shown:
+            raise RecipeError(
+                f'objective.weights = {list(term.weights)}: see = "{term.see.kind}" shows {shown} tensors of '
+                f'"{recipe.source.arch}" on images of {spec.image_shape[1]} x {spec.image_shape[2]} pixels; give as '
+                "many weights, or one for all."
+            )
+
+
+def check_source(recipe: Recipe) -> None:
+    """Refuse keys of the real side that nothing would look at.
+
+    Raises:
+        RecipeError: with the key, and what reads it.
+    """
+    source, default = recipe.source, SourceSpec()
+    trains = getattr(part_class("source.pool", source.pool), "needs_trainer", False)
+    if source.kind == "sketch" and source.pool.kind not in ("fresh", "fixed"):
+        raise RecipeError(
+            f'source.kind = "sketch" and source.pool = "{source.pool.kind}": a sketch is taken once, under networks '
+            'that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
+        )
+    for name, reader, read in (
+        ("sampler", 'source.kind = "minibatches"', source.kind == "minibatches"),
+        ("train_augment", "a pool that trains its networks", trains),
+        ("cut_mix", "a pool that trains its networks", trains),
+    ):
+        if not read and getattr(source, name) != getattr(default, name):
+            raise RecipeError(f"source.{name} is read by {reader} alone: leave it out, or set that.")
+    accuracy = any(penalty.options.get("by_accuracy") for penalty in recipe.objective.penalties)
+    if accuracy and source.pool.kind != "queue" and ":" not in source.pool.kind:
+        raise RecipeError(
+            f'objective.penalties, by_accuracy = true: networks of source.pool = "{source.pool.kind}" do not know '
+            'their accuracy. Use source.pool = "queue", or leave by_accuracy out.'
         )
 
 

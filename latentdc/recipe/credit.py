@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from latentdc.data.cut_mix import CutMix
 from latentdc.decoders import DECODERS
 from latentdc.decoders.reference import DEFAULT, KINDS, decoder_class
 from latentdc.errors import DataError, RecipeError, unknown
@@ -48,12 +49,14 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         *(("objective.penalties", penalty) for penalty in recipe.objective.penalties),
         ("augment", recipe.augment),
         *((("source.sampler", recipe.source.sampler), ("source.pool", recipe.source.pool)) if sampled else ()),
+        *([("source.train_augment", recipe.source.train_augment)] if sampled else ()),
     )
     for where, part in (*matched, *stored) if recipe.steps else stored:
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
     if recipe.steps:
         keys += resolve(recipe.source.arch).cite
+        keys += CutMix.cite if sampled and recipe.source.cut_mix else ()
         keys += ["kingma2015adam"] if recipe.optim.kind == "adam" else []
     if data in _DATA:
         keys.append(_DATA[data])

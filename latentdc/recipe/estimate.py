@@ -25,7 +25,7 @@ from latentdc.recipe.build import Built, with_start
 from latentdc.recipe.real import make_source
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
-from latentdc.source import Source
+from latentdc.source import Minibatches, Source
 
 _TRIAL_STEPS = 3
 _TRIAL_IMAGES = 500
@@ -52,43 +52,45 @@ def dry_run(
     Returns:
         ``recipe`` (flat), ``data``, ``decoder`` (name and latents of one row), ``rows_per_class``,
         ``images_per_class`` (after the formation), ``bytes_per_class``, ``step_seconds``, ``sketch_seconds``,
-        ``compile_seconds`` (of the networks as condensing sees them), ``condense_seconds``, ``total_seconds``
-        (what the start takes is not in it), ``peak_memory_bytes`` (of this process after the trial), ``sketch_bytes``,
-        ``checkpoint_bytes``, ``bundle_bytes``, ``disk_bytes`` (the most at any time),
-        ``num_processes``.
+        ``network_seconds`` (of networks that a pool trains once), ``compile_seconds`` (of the networks as condensing
+        sees them), ``condense_seconds``, ``total_seconds`` (what the start takes is not in it), ``peak_memory_bytes``
+        (of this process after the trial), ``sketch_bytes``, ``checkpoint_bytes``, ``bundle_bytes``, ``disk_bytes`` (the
+        most at any time), ``num_processes``.
     """
     device = device or device_of()
     recipe, wanted = built.recipe, built.recipe.source
-    sketch_seconds, sketch_bytes, compile_seconds, step_seconds = 0.0, 0, 0.0, 0.0
-    source: Source
+    sketch_seconds = network_seconds = compile_seconds = step_seconds = 0.0
+    sketch_bytes = state_bytes = 0
     if recipe.steps:
         if given is None and wanted.kind == "sketch":
             source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
         else:
             source = make_source(built, store, given=given, progress=False)
+        network_seconds, look_seconds, state_bytes = _rehearsed(source, device)
         compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store, device=device), device)
+        step_seconds += look_seconds
     shapes = built.decoder.latent_shapes
-    rows = built.counts[0]
-    learned = sum(math.prod(shape) for shape in shapes.values()) * sum(built.counts) * 4
-    learned += shared_bytes(built.decoder, built.formation)
+    numbers = sum(map(math.prod, shapes.values())) * sum(built.counts)
+    learned = 4 * numbers + shared_bytes(built.decoder, built.formation)
     weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
     decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
     per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class, num_classes=built.spec.num_classes)
     # Two are kept; each holds the latents and up to two moments.
-    checkpoint_bytes = 2 * 3 * learned if recipe.steps else 0
+    checkpoint_bytes = 2 * (3 * learned + state_bytes) if recipe.steps else 0
     bundle_bytes = round(per_class * len(built.counts)) + (decoder_bytes if copy_decoder else 0)
     return {
         "recipe": recipe.flat(),
         "data": {"name": built.spec.name, "num_images": len(store), "num_classes": built.spec.num_classes},
         "decoder": {"name": built.decoder_name, "latents": {name: list(shape) for name, shape in shapes.items()}},
-        "rows_per_class": rows,
-        "images_per_class": rows * (1 if built.formation is None else built.formation.expands),
+        "rows_per_class": built.counts[0],
+        "images_per_class": built.counts[0] * (1 if built.formation is None else built.formation.expands),
         "bytes_per_class": per_class,
         "step_seconds": step_seconds,
         "sketch_seconds": sketch_seconds,
+        "network_seconds": network_seconds,
         "compile_seconds": compile_seconds,
         "condense_seconds": step_seconds * recipe.steps,
-        "total_seconds": sketch_seconds + compile_seconds + step_seconds * recipe.steps,
+        "total_seconds": sketch_seconds + network_seconds + compile_seconds + step_seconds * recipe.steps,
         "peak_memory_bytes": _peak_memory(device),
         "sketch_bytes": sketch_bytes,
         "checkpoint_bytes": checkpoint_bytes,
@@ -101,7 +103,7 @@ def dry_run(
 
 def _trial_sketch(
     built: Built, store: ClassStore, device: torch.device, wanted: SourceSpec
-) -> tuple[Sketch, float, int]:
+) -> tuple[Source, float, int]:
     """A sketch of a few images under one pair; seconds and bytes of the real one."""
     pool = FixedPool(wanted.arch, built.spec, built.recipe.seed, 1, wanted.width)
 
@@ -130,6 +132,25 @@ def _trial_sketch(
     per_image = max(seconds - overhead, 0.0) / max(num_trial, 1)
     num_images = sum(min(count, wanted.images_per_pair or count) for count in store.counts)
     return small, (per_image * num_images + overhead) * wanted.num_pairs, taken.num_bytes * wanted.num_pairs
+
+
+def _rehearsed(source: Source, device: torch.device) -> tuple[float, float, int]:
+    """What mini-batches take besides a plain step: seconds of networks trained once, seconds a step of what a sampler
+
+    does now and then, and bytes of a pool's state.
+    """
+    if not isinstance(source, Minibatches):
+        return 0.0, 0.0, 0
+    source.to(device)
+    started = time.perf_counter()
+    times = source.pool.rehearse()
+    network_seconds = times * (time.perf_counter() - started)
+    look_seconds = 0.0
+    if source.sampler.period:
+        started = time.perf_counter()
+        source.view(0)  # the sampler's first look; the loop's own first step is not among those measured
+        look_seconds = (time.perf_counter() - started) / source.sampler.period
+    return network_seconds, look_seconds, source.pool.state_bytes()
 
 
 def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[float, float]:

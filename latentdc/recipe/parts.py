@@ -34,9 +34,11 @@ class Kind(NamedTuple):
     """What each of the kind is: a base class or a protocol."""
     is_told: bool = True
     """Whether a sketch tells two of the kind apart, by class name and fields: it has to be a dataclass then."""
-    needs_data: bool = False
-    """Whether it is made of data besides its options: a recipe alone can check their names and types only."""
+    made_of: tuple[str, ...] = ()
+    """Arguments that are no options but filled in where it is made; a recipe alone cannot make one that has some."""
 
+
+_POOL = ("arch", "spec", "seed", "width", "trainer")
 
 KINDS: dict[str, Kind] = {
     "objective.kind": Kind("objective", OBJECTIVES, Objective, is_told=False),
@@ -46,8 +48,8 @@ KINDS: dict[str, Kind] = {
     "objective.plus.by": Kind("discrepancy", DISCREPANCIES, Discrepancy),
     "objective.penalties": Kind("penalty", PENALTIES, Objective, is_told=False),
     "augment": Kind("augmentation", AUGMENTS, Augment),
-    "source.sampler": Kind("sampler", SAMPLERS, Sampler, is_told=False, needs_data=True),
-    "source.pool": Kind("pool of networks", POOLS, Pool, is_told=False, needs_data=True),
+    "source.sampler": Kind("sampler", SAMPLERS, Sampler, is_told=False, made_of=("store", "num_per_class")),
+    "source.pool": Kind("pool of networks", POOLS, Pool, is_told=False, made_of=_POOL),
     "source.train_augment": Kind("augmentation", AUGMENTS, Augment, is_told=False),
     "formation": Kind("formation", FORMATIONS, Formation, is_told=False),
     "init": Kind("start", STARTS, Start, is_told=False),
@@ -85,7 +87,9 @@ def part_class(where: str, part: Part) -> type[Any]:
         raise RecipeError(f"{where} = {error}") from error
 
 
-def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None) -> Any:
+def make_part(
+    where: str, part: Part, *parts: Any, spec: DataSpec | None = None, filled: Mapping[str, Any] | None = None
+) -> Any:
     """The part itself.
 
     Args:
@@ -94,6 +98,7 @@ def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None)
         parts: other parts that it is made of, before its options.
         spec: the data; it fills in those of ``image_shape``, ``mean``, ``std`` and ``num_classes`` that the part
             asks for and the recipe leaves out.
+        filled: arguments by name that are no options.
 
     Raises:
         RecipeError: an unknown name or option, a value the part refuses, or a class of another kind.
@@ -101,7 +106,7 @@ def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None)
     cls, given = _checked(where, part)
     facts = {} if spec is None else {name: value for name, value in _facts(spec).items() if name in options(cls)}
     try:
-        made = cls(*parts, **{**facts, **given})
+        made = cls(*parts, **{**facts, **(filled or {}), **given})
     except RecipeError:
         raise
     except (InputError, ValueError, TypeError) as error:
@@ -122,14 +127,14 @@ def make_part(where: str, part: Part, *parts: Any, spec: DataSpec | None = None)
 
 def check_part(where: str, part: Part) -> None:
     """Refuse a part that could not be made; of one that is made of data, only names and types are checked."""
-    if _SHAPE not in options(_checked(where, part)[0]) and not KINDS[where].needs_data:
+    if _SHAPE not in options(_checked(where, part)[0]) and not KINDS[where].made_of:
         make_part(where, part)
 
 
 def _checked(where: str, part: Part) -> tuple[type[Any], dict[str, Any]]:
     """The part's class and its options, each known to it and of the type it asks for."""
     cls = part_class(where, part)
-    known = options(cls)
+    known = {name: hint for name, hint in options(cls).items() if name not in KINDS[where].made_of}
     for name in part.options:
         if name not in known:
             raise RecipeError(f"{where}.{name}: {unknown(f'option of {part.kind}', name, known)}")

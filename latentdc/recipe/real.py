@@ -16,7 +16,6 @@ from latentdc.networks import FixedPool, FreshPool, Pool, Trainer
 from latentdc.recipe.build import Built
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.sketched import as_asked, near
-from latentdc.recipe.spec import Part
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
 
@@ -90,8 +89,6 @@ def _pool(built: Built, store: ClassStore) -> Pool:
     """The networks of mini-batches: those of a pool that trains them see the store's images."""
     recipe, wanted = built.recipe, built.recipe.source
     part = wanted.pool
-    if wanted.width is not None:
-        part = Part(part.kind, {**part.options, "width": wanted.width})
     made_of: tuple[Any, ...] = (wanted.arch, built.spec, recipe.seed)
     if part_class("source.pool", part).needs_trainer:
         seen: Augment = make_part("source.train_augment", wanted.train_augment).for_data(built.spec)
@@ -106,7 +103,7 @@ def _pool(built: Built, store: ClassStore) -> Pool:
                 compile=recipe.compile,
             ),
         )
-    pool: Pool = make_part("source.pool", part, *made_of)
+    pool: Pool = make_part("source.pool", part, *made_of, filled={"width": wanted.width})
     return pool
 
 

@@ -21,8 +21,9 @@ class HeadVariance:
 
     The gradient of image i is ``e_i h_iᵀ``, with embedding ``h`` ``(d,)`` and error ``e = softmax − y`` ``(k,)``, so
     that no backward pass is needed: ``m = mean e hᵀ``, ``s = mean e² (h²)ᵀ``, ``Var = s − m ∘ m``. One tensor
-    ``(c, k, d)``, the classes of the batch in ascending order. Of a class with one image it is zero, and so is its
-    gradient. Exact where the classifier is one linear layer on the embedding, as it is in every network here.
+    ``(c, 1, k d)``, the classes of the batch in ascending order, each in one row, as the paper takes one norm of it. Of
+    a class with one image it is zero, and so is its gradient. Exact where the classifier is one linear layer on the
+    embedding, as it is in every network here.
 
     *Reference:* Shin et al. 2023, "Loss-Curvature Matching for Dataset Selection and Condensation", arXiv 2303.04449,
     the form for condensation. The authors have not released its code; the closed form is re-derived.
@@ -42,7 +43,7 @@ class HeadVariance:
             with torch.autocast(batch.x.device.type, enabled=False):
                 e = logits.softmax(1) - batch.y.to(logits)
                 found = [_variance(e[rows], h[rows], share.to(e)) for rows, share in shares_of(batch)]
-            return (torch.stack(found),)
+            return (torch.stack(found).flatten(1)[:, None],)
 
 
 def _variance(e: Tensor, h: Tensor, share: Tensor) -> Tensor:

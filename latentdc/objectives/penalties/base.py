@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdc.discrepancies import Discrepancy, Summary
-from latentdc.discrepancies.base import class_sums, group, must_cover
+from latentdc.discrepancies.base import hold, must_cover
 from latentdc.errors import InputError
 from latentdc.objectives.base import Objective
 from latentdc.source import View
@@ -67,11 +67,7 @@ class KeptPoints(Discrepancy):
     ) -> Summary:
         """The points, class by class; ``scale`` has no meaning here."""
         del scale
-        with torch.no_grad():
-            classes = torch.arange(num_classes, device=owner.device)
-            values, weights = group(points.detach(), owner, classes, w)
-            _, counts = class_sums(points.new_empty(len(points), 0, dtype=torch.float64), owner, num_classes, w)
-            return Summary(values, counts, weights)
+        return hold(points, owner, num_classes, w)
 
 
 def kept(real: Summary, classes: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
