@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,19 @@ CASES = [
     if source == "minibatches" or part.sketchable
 ]
 CASES += [("minibatches", "gradients", None)]
-CASES += [(source, name, None) for source in ("minibatches", "sketch") for name in PENALTIES]
+CASES += [
+    (source, name, None)
+    for source in ("minibatches", "sketch")
+    for name, penalty in PENALTIES.items()
+    if source == "minibatches" or not penalty.needs_images
+]
 OBJECTIVE: dict[str, dict[str, Any]] = {
     **{by: {"by": by} for by in DISCREPANCIES},
     "gradients": {"see": "gradients", "by": "cosine"},
     **{name: {"penalties": [name]} for name in PENALTIES},
 }
+FLOORS = {"cross-entropy": 3 * math.log(3)}
+"""What is left of the loss whatever the images: a random network tells three classes apart no better than by chance."""
 
 
 def run(
@@ -102,7 +110,10 @@ def test_twice_k_steps_equal_k_and_resume_and_k(
 def test_loss_falls(case: tuple[str, str, str | None], tiny_store: ClassStore) -> None:
     # Kernels of bounded height fall slowly from noise, so the bar is low; means fall to less than half.
     built, source, bank, _ = run(tiny_store, case, 40, width=64, augment="none")
-    assert loss_of(bank, built, source) < 0.95 * loss_of(make_bank(built, tiny_store), built, source)
+    before, after = (
+        loss_of(each, built, source) - FLOORS.get(case[1], 0) for each in (make_bank(built, tiny_store), bank)
+    )
+    assert after < 0.95 * before
 
 
 def test_the_decoder_stays_as_it_was(tiny_store: ClassStore) -> None:

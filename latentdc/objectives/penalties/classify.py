@@ -30,7 +30,7 @@ class CrossEntropy(Penalty):
         misclassified: count, and average over, only those images which the network takes for another class; as IDM
             does at one image per class.
         by_accuracy: multiply the weight by the network's accuracy on its training images, in [0, 1], as IDM does. The
-            pool that trains a network writes it on it, as ``net.accuracy``.
+            networks of a queue know it, as ``net.accuracy``.
 
     Raises:
         InputError: a weight out of range; when called, ``by_accuracy`` and a network that does not know its accuracy.
@@ -68,7 +68,7 @@ def _accuracy(net: object) -> float:
     if found is None:
         raise InputError(
             "the cross-entropy penalty is to be weighted by the network's accuracy, which this one does not know: use "
-            "a pool that trains its networks, or leave by_accuracy out."
+            "a queue of networks, or leave by_accuracy out."
         )
     return float(found)
 
