@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +21,40 @@ from latentdc.seeding import key, stream
 from latentdc.types import Decoder, Formation
 
 
+class Lesson(NamedTuple):
+    """What a teacher is trained on, and how."""
+
+    store: ClassStore
+    seed: int
+    device: torch.device | str = "cpu"
+    precision: str = "fp32"
+    compile: bool = False
+
+
 @runtime_checkable
 class Labels(Protocol):
-    """Gives a finished set its labels. A part: a frozen dataclass whose fields a recipe may set."""
+    """Gives the images of a finished set their labels. A part: a frozen dataclass whose fields a recipe may set."""
 
-    def relabel(
-        self,
-        bank: LatentBank,
-        decoder: Decoder,
-        formation: Formation | None,
-        store: ClassStore,
-        *,
-        seed: int,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        compile: bool = False,
-    ) -> LatentBank:
-        """The set with these labels; the same bank where they are those it has."""
+    def of(self, x: Tensor, lesson: Lesson) -> Tensor | None:
+        """Distributions over classes ``(n, k)`` for images ``(n, c, h, w)`` in [0, 1]; None for the rows' classes."""
         ...
+
+
+def relabelled(
+    labels: Labels, bank: LatentBank, decoder: Decoder, formation: Formation | None, lesson: Lesson
+) -> LatentBank:
+    """A set with the labels of a part; the same bank where they are the classes its rows were made for.
+
+    A row that a formation makes several images of takes the mean of their labels.
+    """
+    x = decode(decoder, bank, formation=formation).x.clamp(0, 1)
+    said = labels.of(x, lesson)
+    if said is None:
+        return bank
+    y: Tensor = said.view(bank.num_rows, -1, said.shape[1]).mean(1).to(bank.owner.device)
+    told: LatentBank = LatentBank.of(bank.latents(), bank.counts, y=y, w=bank.w)
+    nn.Module.to(told, bank.owner.device)
+    return told
 
 
 @dataclass(frozen=True)
@@ -47,30 +63,17 @@ class HardLabels:
 
     cite: ClassVar[tuple[str, ...]] = ()
 
-    def relabel(
-        self,
-        bank: LatentBank,
-        decoder: Decoder,
-        formation: Formation | None,
-        store: ClassStore,
-        *,
-        seed: int,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        compile: bool = False,
-    ) -> LatentBank:
-        """The bank as it is."""
-        del decoder, formation, store, seed, device, precision, compile
-        return bank
+    def of(self, x: Tensor, lesson: Lesson) -> None:
+        """The rows' own classes."""
+        del x, lesson
 
 
 @dataclass(frozen=True)
 class TeacherLabels:
     """A network trained on the real images says how likely each class is: ``softmax(logits / temperature)``.
 
-    One distribution per stored row, the mean over the images that a formation makes of it, 2 k bytes a row in a set
-    stored as fp16 or int8 (4 k in fp32): reports count them. The teacher is trained as a student is, with DSA, at a
-    rate of 0.01 that falls tenfold half-way, and is not kept.
+    One distribution per stored row, 2 k bytes in a set stored as fp16 or int8 (4 k in fp32): reports count them. The
+    teacher is trained as a student is, with DSA, at a rate of 0.01 that falls tenfold half-way, and is not kept.
 
     *Reference:* Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, eq. 1;
     Yin, Xing and Shen 2023 (SRe2L), arXiv 2306.13092, relabel each crop of each epoch, here each row has one label.
@@ -103,40 +106,24 @@ class TeacherLabels:
         if ":" not in self.arch and self.arch not in ARCHITECTURES:
             raise InputError(f'labels.arch = "{self.arch}": give one of {", ".join(sorted(ARCHITECTURES))}.')
 
-    def relabel(
-        self,
-        bank: LatentBank,
-        decoder: Decoder,
-        formation: Formation | None,
-        store: ClassStore,
-        *,
-        seed: int,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        compile: bool = False,
-    ) -> LatentBank:
-        """A bank of the same rows with the teacher's labels."""
-        teacher = build(self.arch, store.spec, seed=seed, width=self.width, purpose="teacher").to(device)
+    def of(self, x: Tensor, lesson: Lesson) -> Tensor:
+        """What a teacher, trained now, says of the images."""
+        store, seed = lesson.store, lesson.seed
+        teacher = build(self.arch, store.spec, seed=seed, width=self.width, purpose="teacher")
         rows = torch.randperm(len(store), generator=stream(seed, "teacher-images"))[: self.num_images]
-        half = max(self.epochs // 2, 1)
         train_student(
             teacher,
             store.images[rows],
             store.labels[rows],
-            TrainSpec(self.epochs, milestones=(half,)),
+            TrainSpec(self.epochs, milestones=(max(self.epochs // 2, 1),)),
             augment=per_image(DSA().for_data(store.spec), store.spec),
             seed=key(seed, "teacher"),
-            device=device,
-            precision=precision,
-            compile=compile,
+            device=lesson.device,
+            precision=lesson.precision,
+            compile=lesson.compile,
         )
-        images = decode(decoder, bank, formation=formation).x.clamp(0, 1)
-        logits = torch.cat([seen.logits.float() for seen in observations(teacher, images)])
-        said = (logits / self.temperature).softmax(1)  # (s * expands, k)
-        y: Tensor = said.view(bank.num_rows, -1, said.shape[1]).mean(1).to(bank.owner.device)
-        relabelled: LatentBank = LatentBank.of(bank.latents(), bank.counts, y=y, w=bank.w)
-        nn.Module.to(relabelled, bank.owner.device)
-        return relabelled
+        logits = torch.cat([seen.logits.float() for seen in observations(teacher, x)])
+        return (logits / self.temperature).softmax(1)
 
 
 LABELS: dict[str, type[Labels]] = {"hard": HardLabels, "teacher": TeacherLabels}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from latentdc.cli.__main__ import app
+from latentdc.evaluate.protocols import PROTOCOLS
 
 CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
 COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "push", "recipes", "cite"]
@@ -219,3 +221,8 @@ def test_recipes_as_json_and_text() -> None:
 def test_cite_prints_bibtex() -> None:
     assert "@" in run("cite", "dm").stdout
     assert "zhao2023dm" in run("cite", "dm").stdout
+
+
+def test_every_protocol_is_named_in_the_help() -> None:
+    shown = re.sub(r"\s+", " ", CliRunner().invoke(app, ["evaluate", "--help"]).stdout)
+    assert not [name for name in PROTOCOLS if name not in shown]

@@ -14,7 +14,7 @@ from latentdc.data.store import ClassStore
 from latentdc.errors import RecipeError
 from latentdc.evaluate import evaluate
 from latentdc.evaluate.protocols import Protocol
-from latentdc.labels import HardLabels, TeacherLabels
+from latentdc.labels import HardLabels, Lesson, TeacherLabels, relabelled
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.pixels import PixelsDecoder
@@ -73,15 +73,16 @@ def test_temperature_softens_and_tiles_share_a_label(tiny_store: ClassStore) -> 
     spec, rows = tiny_store.spec, tiny_store.batch([0, 14, 30]).x
     decoder = PixelsDecoder(spec.image_shape, spec.mean, spec.std)
     bank = LatentBank.of(decoder.encode(rows, torch.arange(3)), [1, 1, 1])
+    lesson = Lesson(tiny_store, 0)
     said = [
-        TeacherLabels("mlp", 16, 20, temperature=heat).relabel(bank, decoder, None, tiny_store, seed=0).y.detach()
+        relabelled(TeacherLabels("mlp", 16, 20, temperature=heat), bank, decoder, None, lesson).y.detach()
         for heat in (1.0, 1.0, 4.0)
     ]
     assert torch.equal(said[0], said[1])
     assert float(said[2].max()) < float(said[0].max())
-    tiled = TeacherLabels("mlp", 16, 20).relabel(bank, decoder, TilesFormation(2), tiny_store, seed=0)
+    tiled = relabelled(TeacherLabels("mlp", 16, 20), bank, decoder, TilesFormation(2), lesson)
     assert tiled.y.shape == (3, 3)
-    assert HardLabels().relabel(bank, decoder, None, tiny_store, seed=0) is bank
+    assert relabelled(HardLabels(), bank, decoder, None, lesson) is bank
 
 
 def test_a_budget_of_bytes_pays_for_them(tiny_store: ClassStore) -> None:

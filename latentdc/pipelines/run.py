@@ -20,7 +20,7 @@ from latentdc.devices import accelerator_on, is_main_process
 from latentdc.errors import InputError
 from latentdc.evaluate.sets import exported
 from latentdc.initialise import order_rows, start_report, stored
-from latentdc.labels import Labels
+from latentdc.labels import Lesson, relabelled
 from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
 from latentdc.portable.bank import LatentBank
@@ -175,19 +175,10 @@ class Run:
     def _labelled(self, bank: AnyBank) -> AnyBank:
         """The set with the labels that the recipe asks for."""
         built, recipe = self.built, self.built.recipe
-        labels: Labels = make_part("labels", recipe.labels)
         if not isinstance(bank, LatentBank):  # a distribution has no rows; the recipe refuses labels for it
             return bank
-        return labels.relabel(
-            bank,
-            built.decoder,
-            built.formation,
-            self.store,
-            seed=recipe.seed,
-            device=self.device,
-            precision=recipe.precision,
-            compile=recipe.compile,
-        )
+        lesson = Lesson(self.store, recipe.seed, self.device, recipe.precision, recipe.compile)
+        return relabelled(make_part("labels", recipe.labels), bank, built.decoder, built.formation, lesson)
 
     @property
     def folder(self) -> Path:
