@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -35,8 +36,11 @@ class Lesson(NamedTuple):
 class Labels(Protocol):
     """Gives the images of a finished set their labels. A part: a frozen dataclass whose fields a recipe may set."""
 
-    def of(self, x: Tensor, lesson: Lesson) -> Tensor | None:
-        """Distributions over classes ``(n, k)`` for images ``(n, c, h, w)`` in [0, 1]; None for the rows' classes."""
+    def of(self, images: Callable[[], Tensor], lesson: Lesson) -> Tensor | None:
+        """Distributions over classes ``(n, k)`` for the images ``(n, c, h, w)`` in [0, 1] that a call decodes.
+
+        None for the rows' classes.
+        """
         ...
 
 
@@ -47,8 +51,7 @@ def relabelled(
 
     A row that a formation makes several images of takes the mean of their labels.
     """
-    x = decode(decoder, bank, formation=formation).x.clamp(0, 1)
-    said = labels.of(x, lesson)
+    said = labels.of(lambda: decode(decoder, bank, formation=formation).x.clamp(0, 1), lesson)
     if said is None:
         return bank
     y: Tensor = said.view(bank.num_rows, -1, said.shape[1]).mean(1).to(bank.owner.device)
@@ -63,9 +66,9 @@ class HardLabels:
 
     cite: ClassVar[tuple[str, ...]] = ()
 
-    def of(self, x: Tensor, lesson: Lesson) -> None:
-        """The rows' own classes."""
-        del x, lesson
+    def of(self, images: Callable[[], Tensor], lesson: Lesson) -> None:
+        """The rows' own classes; nothing is decoded."""
+        del images, lesson
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ class TeacherLabels:
         if ":" not in self.arch and self.arch not in ARCHITECTURES:
             raise InputError(f'labels.arch = "{self.arch}": give one of {", ".join(sorted(ARCHITECTURES))}.')
 
-    def of(self, x: Tensor, lesson: Lesson) -> Tensor:
+    def of(self, images: Callable[[], Tensor], lesson: Lesson) -> Tensor:
         """What a teacher, trained now, says of the images."""
         store, seed = lesson.store, lesson.seed
         teacher = build(self.arch, store.spec, seed=seed, width=self.width, purpose="teacher")
@@ -122,7 +125,7 @@ class TeacherLabels:
             precision=lesson.precision,
             compile=lesson.compile,
         )
-        logits = torch.cat([seen.logits.float() for seen in observations(teacher, x)])
+        logits = torch.cat([seen.logits.float() for seen in observations(teacher, images())])
         return (logits / self.temperature).softmax(1)
 
 
