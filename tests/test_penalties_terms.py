@@ -113,7 +113,7 @@ def test_cross_entropy_equals_its_loop(misclassified: bool, view: MinibatchView,
 
 def test_cross_entropy_by_the_networks_accuracy(view: MinibatchView, tiny_store: ClassStore) -> None:
     syn, plain = _syn(tiny_store), CrossEntropy(weight=2.0)
-    with pytest.raises(InputError, match=r"which this one does not know: use a pool that trains .* leave by_accuracy"):
+    with pytest.raises(InputError, match=r"does not know: use a queue of networks, or leave by_accuracy"):
         CrossEntropy(by_accuracy=True)(view, syn)
     view.net.accuracy = 0.25  # type: ignore[attr-defined]
     expected = 0.25 * plain(view, syn)
