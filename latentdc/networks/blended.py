@@ -63,7 +63,7 @@ class BlendedPool(Pool):
             if value is not None and value < 1:
                 raise InputError(f"{name} = {value}: give at least 1")
         self.trainer, self.num, self.num_images, self.trained_only = trainer, num, num_images, trained_only
-        self.measures_batches = trained_only
+        self.allows_batch_norm = trained_only
         falls = sorted({max(1, epochs * 2 // 3), max(1, epochs * 5 // 6)})
         self.plan = TrainSpec(epochs, batch_size=256, milestones=tuple(falls))
         self._trained: dict[int, dict[str, Tensor]] = {}

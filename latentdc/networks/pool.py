@@ -41,7 +41,7 @@ class Pool:
     needs_trainer: ClassVar[bool] = False
     """Whether its networks train, so that it is made with a ``trainer``."""
 
-    measures_batches: bool = False
+    allows_batch_norm: bool = False
     """Whether its networks were trained before they are handed out, so that their batch statistics mean something."""
 
     def __init__(self, arch: str, spec: DataSpec, seed: int, width: int | None = None) -> None:
@@ -60,7 +60,7 @@ class Pool:
             InputError: an unknown architecture, or one with batch normalisation.
         """
         net = build(self.arch, self.spec, seed=self.seed, index=index, width=self.width, purpose=_PURPOSE)
-        if not self.measures_batches:
+        if not self.allows_batch_norm:
             _refuse_batch_norm(net, self.arch)
         return net.to(self.device).eval().requires_grad_(False)
 

@@ -65,6 +65,8 @@ class Comparison:
         find_protocol(self.protocol)
         if not self.recipes or not self.variants:
             raise RecipeError("a comparison needs at least one recipe and, if it names variants, one of these.")
+        if len(self.cells) < len(self.recipes) * len(self.variants):
+            raise RecipeError(f"comparison: two cells have one name among {', '.join(self.cells)}; rename a file.")
         for one, other in (("images_per_class", "bytes_per_class"), ("seconds", "steps")):
             if (getattr(self, one) is None) == (getattr(self, other) is None):
                 raise RecipeError(f"comparison: give exactly one of {one} and {other}.")
@@ -129,10 +131,14 @@ def compare(
         The report of each cell by its name, or why there is none.
 
     Raises:
-        InputError: the folder holds another comparison, or cannot be written.
+        InputError: no such recipe, or the folder holds another comparison or cannot be written.
+        RecipeError: settings that no recipe has.
         DataError: no test images to judge by.
     """
     folder = destination(out)
+    budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
+    for recipe, settings in wanted.cells.values():  # a misspelt name or key is better known before the first cell
+        load_recipe(recipe, settings=settings, overrides=budget)
     plan = _Plan.open(folder, wanted, data)
     real, _ = split_data(data.train, data.test, wanted.split)
     results: dict[str, Report | str] = {}
