@@ -1,4 +1,4 @@
-"""What people look at: text tables, ``report.json`` files, image grids, plots, and the tables of the README files."""
+"""What people look at: text tables, ``report.json`` files, image grids, and the tables of the README files."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from latentdc.errors import InputError, MissingExtraError
+from latentdc.atomic import replacing
+from latentdc.errors import InputError
 from latentdc.evaluate.records import Report, Row
 from latentdc.grid import save_grid
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 __all__ = [
     "FILE",
-    "plot_bytes",
     "read_report",
     "save_grid",
     "storage_table",
@@ -37,10 +33,8 @@ _END = "<!-- {}:end -->"
 def write_report(report: Report, folder: str | Path) -> Path:
     """Write ``report.json`` into a folder (made if need be) and return its path."""
     path = Path(folder) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(report.to_json(), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:
+        part.write_text(report.to_json(), encoding="utf-8")
     return path
 
 
@@ -88,35 +82,6 @@ def table(report: Report) -> str:
         for gain in report.gains
     ]
     return "\n".join([title, "", text[0], "-" * len(text[0]), *text[1:], "", *gains, *report.notes]).rstrip() + "\n"
-
-
-def plot_bytes(reports: Sequence[Report], path: str | Path, *, student: str = "convnet") -> Path:
-    """Plot accuracy against bytes per class, one line per kind of row, and return the picture's path.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-        InputError: no report has that student.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'latentdc[plot]'") from error
-    rows = [row for report in reports for row in report.rows if row.student == student]
-    if not rows:
-        raise InputError(f'none of {len(reports)} reports has the student "{student}"')
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes: Axes = figure.subplots()
-    for name in dict.fromkeys(row.name for row in rows):
-        points = sorted({(r.bytes_per_class, r.accuracy_mean, r.accuracy_std) for r in rows if r.name == name})
-        sizes, means, deviations = zip(*points, strict=True)
-        axes.errorbar(sizes, means, deviations, marker="o", capsize=3, label=name)
-    axes.set(xscale="log", xlabel="bytes per class", ylabel="accuracy (%)")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=150)
-    return file
 
 
 def tables(reports_dir: str | Path, pattern: str = "*") -> str:
@@ -169,24 +134,32 @@ def _found(reports_dir: str | Path, pattern: str) -> list[tuple[str, Report]]:
 
 def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Report]]) -> str:
     """One Markdown table; of a baseline that several reports share, the row with most runs stands for all."""
-    rows: dict[tuple[str, str, str, str], Row] = {}
+    rows: dict[tuple[object, ...], Row] = {}
+    names: dict[tuple[object, ...], list[str]] = {}
     usual = Counter(report.precision for _, report in reports).most_common(1)[0][0]
     for name, report in reports:
         otherwise = "" if report.precision == usual else f" ({report.precision})"
         for row in report.rows:
-            own = {"bundle": f"**{name}**", "undistilled": f"undistilled {name}", "encoded": f"encoded {name}"}
-            shown = own.get(row.name, row.name) + otherwise
             images, stored, *_ = _cells(row)
-            key = (row.student, shown, images, stored)
+            # What a decoder makes without the method is one row for all reports whose students it was for.
+            found = tuple(run.accuracy for run in row.runs)
+            own = {"bundle": name, "undistilled": found, "encoded": found}.get(row.name)
+            key = (row.student, row.name + otherwise, images, stored, own)
+            names.setdefault(key, []).append(name)
             if key not in rows or row.num_runs > rows[key].num_runs:
                 rows[key] = row
-    order = sorted(rows, key=lambda key: (key[0], rows[key].bytes_per_class, rows[key].accuracy_mean, key))
-    lines = [(*key[:2], *_cells(rows[key])) for key in order]
+    shown = {key: _shown(row.name, names[key], str(key[1])) for key, row in rows.items()}
+    order = sorted(rows, key=lambda k: (rows[k].student, rows[k].bytes_per_class, rows[k].accuracy_mean, shown[k]))
+    lines = [(rows[key].student, shown[key], *_cells(rows[key])) for key in order]
     machines = sorted({f"{r.machine.cpu}, {r.machine.threads} threads, torch {r.machine.torch}" for _, r in reports})
     commits = sorted({r.machine.commit or "unknown" for _, r in reports})
     precisions = sorted({r.precision for _, r in reports})
     judged = "test images" if split == "test" else "held-out training images"
-    notes = [f"- {name}: {note}." for name, report in reports for note in report.notes]
+    told: dict[str, list[str]] = {}
+    for name, report in reports:
+        for note in report.notes:
+            told.setdefault(note, []).append(name)
+    notes = [f"- {_several(of)}: {note}." for note, of in told.items()]
     return "\n".join(
         [
             f"{data}, protocol `{protocol}`, {judged}; accuracy in per cent, last epoch, mean ± sample deviation.",
@@ -200,6 +173,18 @@ def _group(data: str, split: str, protocol: str, reports: Sequence[tuple[str, Re
             *([*notes, ""] if notes else []),
         ]
     )
+
+
+def _shown(row: str, reports: Sequence[str], text: str) -> str:
+    """The name of a row in a table: a set by its report, what its decoder makes by those it was made for."""
+    if row == "bundle":
+        return f"**{reports[0]}**" + text.removeprefix(row)
+    return f"{row} {_several(reports)}" + text.removeprefix(row) if row in ("undistilled", "encoded") else text
+
+
+def _several(names: Sequence[str]) -> str:
+    """Up to four names, or the first and how many more."""
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} others"
 
 
 def update_tables(path_md: str | Path, reports_dir: str | Path) -> bool:
@@ -231,5 +216,6 @@ def update_tables(path_md: str | Path, reports_dir: str | Path) -> bool:
         )
     after += rest
     if after != before:
-        file.write_text(after, encoding="utf-8")
+        with replacing(file) as part:
+            part.write_text(after, encoding="utf-8")
     return after != before

@@ -20,7 +20,7 @@ FLOORS = (
     ("objectives", "sketch", "bundle", "initialise", "checkpoint", "optim", "sharing", "labels"),
     ("condense", "fit", "evaluate", "convert"),
     ("recipe",),
-    ("pipelines", "report"),
+    ("pipelines", "report", "plots"),
     ("cli",),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}

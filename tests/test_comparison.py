@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, RecipeError
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol
 from latentdc.evaluate.records import Report
-from latentdc.pipelines import comparison
-from latentdc.pipelines.comparison import Comparison, compare
+from latentdc.pipelines.comparison import Comparison, compare, run
+from latentdc.pipelines.comparison.plan import Plan
 from latentdc.recipe import load_recipe
 
 SMALL = ("source.width=4", "source.num_per_class=5", "init=real")
@@ -45,17 +47,19 @@ def test_every_cell_is_condensed_judged_and_listed(data: Data, tmp_path: Path) -
     plan = wanted(recipes=("dm", "wasserstein"), variants={"mean": (), "energy": ("objective.by=energy",)})
     assert list(plan.cells) == ["dm-mean", "wasserstein-mean", "dm-energy", "wasserstein-energy"]
     found = compare(data, plan, out=tmp_path / "out", progress=False)
-    assert all(isinstance(each, Report) for each in found.values())
+    assert all(isinstance(report, Report) for each in found.values() for report in each)
     page = (tmp_path / "out" / "README.md").read_text()
     for name in plan.cells:
-        assert f"**{name}**" in page
-        assert (tmp_path / "out" / "reports" / name / "grid.png").is_file()
+        assert f"**test/{name}**" in page
+        assert (tmp_path / "out" / "reports" / "test" / name / "grid.png").is_file()
         told = json.loads((tmp_path / "out" / "bundles" / name / "provenance.json").read_text())["provenance"]
         recipe = tomllib.loads(told["recipe_toml"])
         assert recipe["steps"] == 2
         by = recipe["objective"]["by"]["kind"]
         assert by == ("energy" if "energy" in name else {"dm": "mean"}.get(told["recipe"], "sinkhorn"))
     assert "random-real" in page
+    assert "![accuracy of mlp](plots/test-mlp.png)" in page
+    assert (tmp_path / "out" / "plots" / "test-mlp.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_finished_cells_are_skipped_and_recipes_may_be_added(
@@ -63,8 +67,8 @@ def test_finished_cells_are_skipped_and_recipes_may_be_added(
 ) -> None:
     first = compare(data, wanted(), out=tmp_path / "out", progress=False)
     judged: list[str] = []
-    measure = comparison.evaluate
-    monkeypatch.setattr(comparison, "evaluate", lambda *a, **k: (judged.append("one"), measure(*a, **k))[1])
+    measure = run.evaluate
+    monkeypatch.setattr(run, "evaluate", lambda *a, **k: (judged.append("one"), measure(*a, **k))[1])
     again = compare(data, wanted(recipes=("dm", "mdc")), out=tmp_path / "out", progress=False)
     assert judged == ["one"]
     assert again["dm"] == first["dm"]
@@ -79,12 +83,11 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
         asked.append(0.1)
         return {"step_seconds": 0.1}
 
-    monkeypatch.setattr(comparison.CondensationPipeline, "estimate", estimate)
+    monkeypatch.setattr(run.CondensationPipeline, "estimate", estimate)
     plan = wanted(steps=None, seconds=1.2)
     compare(data, plan, out=tmp_path / "out", progress=False)
-    held = json.loads((tmp_path / "out" / "plan.json").read_text())
-    assert held["cells"]["dm"]["steps"] == 12
-    (tmp_path / "out" / "reports" / "dm" / "report.json").unlink()
+    assert json.loads((tmp_path / "out" / "cells" / "dm.json").read_text()) == {"steps": 12}
+    (tmp_path / "out" / "reports" / "test" / "dm" / "report.json").unlink()
     compare(data, plan, out=tmp_path / "out", progress=False)
     assert len(asked) == 1
 
@@ -93,8 +96,8 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: P
     plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # of fewer depths than cafe's weights
     found = compare(data, plan, out=tmp_path / "out", progress=False)
     assert "objective.weights" in str(found["cafe"])
-    assert isinstance(found["dm"], Report)
-    assert "objective.weights" in json.loads((tmp_path / "out" / "plan.json").read_text())["cells"]["cafe"]["failed"]
+    assert isinstance(found["dm"], tuple)
+    assert "objective.weights" in json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"]
 
 
 def test_misspelt_recipes_and_keys_are_refused_before_any_work(data: Data, tmp_path: Path) -> None:
@@ -108,11 +111,40 @@ def test_misspelt_recipes_and_keys_are_refused_before_any_work(data: Data, tmp_p
 
 
 def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_path: Path) -> None:
-    found = compare(data, wanted(split="held-out"), out=tmp_path / "out", progress=False)
-    report = found["dm"]
-    assert isinstance(report, Report)
-    assert report.split == "held-out"
-    assert not [note for note in report.notes if "held-out" in note], "the bundle saw none of the judging images"
+    found = compare(data, wanted(splits=("held-out", "test")), out=tmp_path / "out", progress=False)
+    assert isinstance(found["dm"], tuple)
+    chosen, told = found["dm"]
+    assert (chosen.split, told.split) == ("held-out", "test")
+    assert not [note for report in found["dm"] for note in report.notes if "condensed" in note], "one set of images"
+    rest, _ = data.train.holdout()
+    assert chosen.fingerprint == told.fingerprint == rest.spec.fingerprint
+    assert told.source_sha256 == chosen.source_sha256, "one bundle"
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert page.index("## Held-out training images") < page.index("**held-out/dm**") < page.index("## Test images")
+
+
+def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: Path) -> None:
+    both = wanted(recipes=("dm", "mdc"))
+    plan = Plan.open(tmp_path / "out", both, data)
+    order: list[str] = []
+
+    def other() -> None:
+        with plan.taking("dm", wait=True) as mine:
+            assert mine
+            busy.set()
+            while not (tmp_path / "out" / "reports" / "test" / "mdc" / "report.json").is_file():
+                time.sleep(0.01)
+            order.append("dm given up")
+
+    busy = threading.Event()
+    thread = threading.Thread(target=other)
+    thread.start()
+    busy.wait()
+    found = compare(data, both, out=tmp_path / "out", progress=False)
+    thread.join()
+    assert order == ["dm given up"]
+    assert list(found) == ["dm", "mdc"]
+    assert all(isinstance(each, tuple) for each in found.values())
 
 
 def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +157,9 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
     asked = ["compare", str(file), "--data", "fashion-mnist-mini", "--limit", "20", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "**dm-pixels**" in done.stdout
+    assert "**test/dm-pixels**" in done.stdout
     told = CliRunner().invoke(app, [*asked, "--json"])
-    assert json.loads(told.stdout)["dm-pixels"]["num_classes"] == 10
+    assert json.loads(told.stdout)["dm-pixels"]["test"]["num_classes"] == 10
 
 
 @pytest.mark.parametrize(
@@ -139,6 +171,10 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 0', "steps = 0: give a positive number"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nstudents = ["convnt"]', 'Did you mean "convnet"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nbaselines = ["medoid"]', 'Did you mean "medoids"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nsplits = ["heldout"]', 'Did you mean "held-out"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nsplits = []', "no splits"),
         ('recipes = "dm"\nimages_per_class = 1\nsteps = 2', "a list is needed"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nvariants = "gan"', "a section of names and lists"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\n[variants]\ngan = "decoder=gan"', "a list is needed"),

@@ -13,8 +13,8 @@ from latentdc.errors import InputError, MissingExtraError
 from latentdc.evaluate.compare import gains
 from latentdc.evaluate.records import Machine, Report, Row, Run
 from latentdc.grid import image_grid
+from latentdc.plots import plot_accuracies, plot_bytes
 from latentdc.report import (
-    plot_bytes,
     read_report,
     save_grid,
     storage_table,
@@ -120,6 +120,24 @@ def test_plot(report: Report, tmp_path: Path) -> None:
         plot_bytes([report], tmp_path / "none.png", student="resnet18")
 
 
+def test_plot_of_accuracies(report: Report, tmp_path: Path) -> None:
+    several = {"one": report, "other": dataclasses.replace(report, rows=report.rows[:1])}
+    assert plot_accuracies(several, tmp_path / "plots" / "all.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(InputError, match="resnet18"):
+        plot_accuracies(several, tmp_path / "none.png", student="resnet18")
+
+
+def test_what_a_decoder_makes_is_one_row_for_all_it_was_made_for(report: Report, tmp_path: Path) -> None:
+    for name in "abcde":
+        write_report(report, tmp_path / name)
+    write_report(dataclasses.replace(report, rows=(row("undistilled", (60.0, 61.0), size=72),)), tmp_path / "f")
+    text = tables(tmp_path)
+    assert text.count("undistilled") == 2
+    assert "| undistilled a and 4 others |" in text
+    assert "| undistilled f |" in text
+    assert text.count("medoids left out: a reason") == 1
+
+
 def test_plot_names_the_extra(report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'latentdc\[plot\]'"):
@@ -159,7 +177,7 @@ def test_only_what_is_the_same_is_merged(report: Report, tmp_path: Path) -> None
     assert made.count("| student |") == 1
     assert "| **one** (fp32) |" in made
     assert "| random-real (fp32) |" in made
-    assert "- two: students of width 4." in made
+    assert "- three, two: students of width 4." in made
     size = {"latents": 7680}
     for name, source, more in (("one", "dm", 0), ("two", "dm", 1), ("three", "dm", 1)):
         write_report(dataclasses.replace(report, source=source, bytes={**size, "labels": more}), tmp_path / name)

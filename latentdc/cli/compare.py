@@ -31,7 +31,8 @@ def compare(
     """Condense with several recipes under one budget, judge them alike, and keep a table of all.
 
     Finished cells are skipped and interrupted ones go on, so that recipes may be added to the file and the command
-    given again. Exit code 2 if a cell could not be run; the others are done nevertheless.
+    given again; given several times at once, the processes share the cells. Exit code 2 if a cell could not be run;
+    the others are done nevertheless.
 
     \b
     Example of a comparison:
@@ -39,6 +40,7 @@ def compare(
       images_per_class = 1
       seconds = 60
       protocol = "quick"
+      splits = ["held-out", "test"]
       [variants]
       pixels = []
       gan = ["decoder=gan", "init=prior", "optim.kind=adam", "optim.lr=0.1"]
@@ -56,7 +58,12 @@ def compare(
     found = run(real, wanted, out=out, device=device, workers=workers)
     failed = {name: result for name, result in found.items() if isinstance(result, str)}
     if json:
-        emit({name: {"failed": each} if isinstance(each, str) else each.summary() for name, each in found.items()})
+        emit(
+            {
+                name: {"failed": each} if isinstance(each, str) else {report.split: report.summary() for report in each}
+                for name, each in found.items()
+            }
+        )
     else:
         say((out / "README.md").read_text(encoding="utf-8").rstrip(), *(f"{n}: {why}" for n, why in failed.items()))
     if failed:

@@ -70,7 +70,9 @@ def evaluate(
         BundleError: the bundle is damaged.
     """
     plan, wanted = find_protocol(protocol), _seeds(seeds)
-    _check(students, precision, full_accuracy)
+    check_students(students, precision)
+    if full_accuracy is not None and not 0 <= full_accuracy <= 100:
+        raise InputError(f"full_accuracy = {full_accuracy}: give per cent, between 0 and 100")
     if workers < 1:
         raise InputError(f"workers = {workers}: give a number of processes, at least 1")
     real, judge = split_data(data.train, data.test, split)
@@ -161,8 +163,12 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     return wanted
 
 
-def _check(students: Sequence[str], precision: str, full_accuracy: float | None) -> None:
-    """Refuse wrong settings before anything is trained."""
+def check_students(students: Sequence[str], precision: str) -> None:
+    """Refuse what no student can be trained as, before any work.
+
+    Raises:
+        InputError: no students, or an unknown student or precision.
+    """
     if not students:
         raise InputError(f"no students: name at least one of {', '.join(ARCHITECTURES)}")
     for student in students:
@@ -170,8 +176,6 @@ def _check(students: Sequence[str], precision: str, full_accuracy: float | None)
             raise InputError(unknown("student", student, ARCHITECTURES))
     if precision not in ("fp32", "bf16"):
         raise InputError(unknown("precision", precision, ("fp32", "bf16")))
-    if full_accuracy is not None and not 0 <= full_accuracy <= 100:
-        raise InputError(f"full_accuracy = {full_accuracy}: give per cent, between 0 and 100")
 
 
 def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, width: int | None) -> list[str]:

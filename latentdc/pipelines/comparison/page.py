@@ -1,0 +1,36 @@
+"""The page of a comparison: its tables and plots."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from latentdc.atomic import replacing
+from latentdc.pipelines.comparison.wanted import Comparison
+from latentdc.plots import plot_accuracies
+from latentdc.report import FILE, read_report, update_tables
+
+_PLOTS = importlib.util.find_spec("matplotlib") is not None
+_TITLES = {"held-out": "Held-out training images", "test": "Test images"}
+
+
+def write_page(folder: Path, wanted: Comparison) -> None:
+    """The tables of the finished cells, split by split, and on what footing they stand."""
+    budget = f"{wanted.seconds:g} seconds" if wanted.seconds is not None else f"{wanted.steps} steps"
+    images = wanted.images_per_class
+    size = f"{images} image{'s' * (images > 1)}" if images is not None else f"{wanted.bytes_per_class} bytes"
+    parts = [f"# Comparison\n\n{size} a class; {budget} of condensation a cell."]
+    for split in wanted.splits:
+        found = {file.parent.name: read_report(file) for file in sorted((folder / "reports" / split).glob(f"*/{FILE}"))}
+        parts.append(f"## {_TITLES[split]}")
+        if found and _PLOTS:
+            for student in wanted.students:
+                plot = plot_accuracies(
+                    found, folder / "plots" / f"{split}-{student.replace(':', '.')}.png", student=student
+                )
+                parts.append(f"![accuracy of {student}]({plot.relative_to(folder).as_posix()})")
+        parts.append(f"<!-- reports:begin {split}/* -->\n<!-- reports:end -->")
+    page = folder / "README.md"
+    with replacing(page) as part:
+        part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+        update_tables(part, folder / "reports")

@@ -1,0 +1,103 @@
+"""What the folder of a comparison says of it: its footing, and of each cell the steps and what went wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from latentdc.atomic import replacing
+from latentdc.data.sources import Data
+from latentdc.errors import InputError
+from latentdc.pipelines.comparison.wanted import Comparison
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every cell has a file of its own, so that processes side by side do not undo each other's notes."""
+
+    folder: Path
+
+    @staticmethod
+    def open(folder: Path, wanted: Comparison, data: Data) -> Plan:
+        """The plan of a folder, new or taken up again; recipes and variants may be added to it.
+
+        Raises:
+            InputError: the folder holds a comparison on another footing.
+        """
+        footing = {name: value for name, value in asdict(wanted).items() if name not in ("recipes", "variants")}
+        footing |= {"data": data.train.spec.name, "fingerprint": data.train.spec.fingerprint}
+        footing = json.loads(json.dumps(footing))
+        file = folder / "plan.json"
+        if not file.is_file():
+            _write(file, footing)
+        held = _read(file)
+        if wrong := [
+            f"{name} is {footing[name]!r}, was {held.get(name)!r}"
+            for name in footing
+            if held.get(name) != footing[name]
+        ]:
+            raise InputError(
+                f"{folder} holds a comparison on another footing: {'; '.join(wrong)}. Give another folder (--out)."
+            )
+        return Plan(folder)
+
+    @contextmanager
+    def taking(self, name: str, *, wait: bool) -> Iterator[bool]:
+        """Whether this process has the cell to itself; another one's is waited for, or left to it."""
+        lock = FileLock(self._place(name, "lock"))
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One process at a time writes what belongs to all cells."""
+        with FileLock(self._place("page", "lock")):
+            yield
+
+    def steps(self, name: str, measure: Callable[[], int | None]) -> int | None:
+        """Steps of a cell, measured the first time and the same ever after."""
+        known = self._cell(name)
+        if "steps" not in known:
+            known["steps"] = measure()
+            _write(self._place(name, "json"), known)
+        found: int | None = known["steps"]
+        return found
+
+    def note(self, name: str, failed: str | None) -> None:
+        """Keep why a cell has no report, or forget it."""
+        known = self._cell(name)
+        known.pop("failed", None)
+        _write(self._place(name, "json"), known | ({"failed": failed} if failed else {}))
+
+    def _cell(self, name: str) -> dict[str, Any]:
+        file = self._place(name, "json")
+        return _read(file) if file.is_file() else {}
+
+    def _place(self, name: str, ending: str) -> Path:
+        place = self.folder / "cells" / f"{name}.{ending}"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _write(file: Path, told: Mapping[str, Any]) -> None:
+    """Write a file, whole or not at all."""
+    with replacing(file) as part:
+        part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

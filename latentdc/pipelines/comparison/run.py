@@ -1,0 +1,163 @@
+"""Running the cells of a comparison: what is finished is skipped, what was cut off goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from latentdc.atomic import destination
+from latentdc.data.sources import Data
+from latentdc.errors import LatentDCError
+from latentdc.evaluate import evaluate
+from latentdc.evaluate.records import Report
+from latentdc.evaluate.sets import subject_of
+from latentdc.pipelines.comparison.page import write_page
+from latentdc.pipelines.comparison.plan import Plan
+from latentdc.pipelines.comparison.wanted import Comparison
+from latentdc.pipelines.condensation import CondensationPipeline
+from latentdc.recipe import load_recipe
+from latentdc.report import FILE, read_report, save_grid, write_report
+
+_log = logging.getLogger(__name__)
+_LEAST_STEPS = 10
+
+
+def compare(
+    data: Data,
+    wanted: Comparison,
+    *,
+    out: str | Path,
+    device: str | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> dict[str, tuple[Report, ...] | str]:
+    """Condense and judge every cell; what is finished is skipped, what was cut off goes on.
+
+    In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps measured), ``bundles/CELL``,
+    ``reports/SPLIT/CELL/report.json`` with the picture of the set, ``reports/runs.jsonl``, and after each cell a
+    ``README.md`` with the tables of all of them and, where matplotlib is there, a plot of each. Processes that are
+    given the same comparison and folder share the cells among them; seconds are then measured as they are, side by
+    side. A cell that cannot be run is noted, and tried again the next time.
+
+    Args:
+        data: the real images.
+        wanted: what is compared.
+        out: a folder of this comparison's own.
+        device: where to compute; the best there is if None.
+        workers: students trained at once.
+        progress: show bars on standard error.
+
+    Returns:
+        The reports of each cell by its name, one for each split, or why there are none.
+
+    Raises:
+        InputError: no such recipe, or the folder holds another comparison or cannot be written.
+        RecipeError: settings that no recipe has.
+        DataError: no test images to judge by.
+    """
+    folder = destination(out)
+    budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
+    for recipe, settings in wanted.cells.values():  # a misspelt name or key is better known before the first cell
+        load_recipe(recipe, settings=settings, overrides=budget)
+    seen = Data(wanted.seen(data), data.test)
+    plan = Plan.open(folder, wanted, data)
+    results: dict[str, tuple[Report, ...] | str] = {}
+    for wait in (False, True):  # first what nobody is at, then what others have finished or given up
+        for number, (name, (recipe, settings)) in enumerate(wanted.cells.items(), 1):
+            if name in results:
+                continue
+            with plan.taking(name, wait=wait) as mine:
+                if not mine:
+                    continue
+                _log.info("cell %d of %d: %s", number, len(wanted.cells), name)
+                pipe = CondensationPipeline()
+                if device is not None:
+                    pipe.to(device)
+                pipe.set_progress_bar_config(disable=not progress)
+                cell = _Cell(name, recipe, settings, folder, wanted, pipe)
+                results[name] = cell.outcome(data, seen, plan, workers=workers, progress=progress)
+            with plan.turn():
+                write_page(folder, wanted)
+    return {name: results[name] for name in wanted.cells}
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One recipe with one variant."""
+
+    name: str
+    recipe: str
+    settings: tuple[str, ...]
+    folder: Path
+    wanted: Comparison
+    pipe: CondensationPipeline
+
+    def outcome(self, data: Data, seen: Data, plan: Plan, *, workers: int, progress: bool) -> tuple[Report, ...] | str:
+        """The reports, after whatever of the work is left, or why there are none."""
+        try:
+            found = tuple(
+                self._report(split, data if split == "held-out" else seen, seen, plan, workers, progress)
+                for split in self.wanted.splits
+            )
+        except LatentDCError as error:
+            _log.warning("%s: %s", self.name, error)
+            plan.note(self.name, str(error))
+            return str(error)
+        plan.note(self.name, None)
+        return found
+
+    def _report(self, split: str, data: Data, seen: Data, plan: Plan, workers: int, progress: bool) -> Report:
+        """The finished report of one split."""
+        wanted, target = self.wanted, self.folder / "reports" / split / self.name
+        if (target / FILE).is_file():
+            return read_report(target)
+        subject = subject_of(self._bundle(seen, plan), seen.train)
+        found = evaluate(
+            subject,
+            data,
+            wanted.protocol,
+            students=wanted.students,
+            seeds=wanted.seeds,
+            baselines=wanted.baselines,
+            split=split,
+            precision=wanted.precision,
+            compile=wanted.compile,
+            device=str(self.pipe.device),
+            runs=self.folder / "reports" / "runs.jsonl",
+            workers=workers,
+            progress=progress,
+        )
+        write_report(found, target)
+        save_grid(target / "grid.png", subject.images.x, subject.images.owner, seen.train.spec.class_names)
+        return found
+
+    def _bundle(self, seen: Data, plan: Plan) -> Path:
+        """The bundle's folder, condensed if it is not there."""
+        bundle = self.folder / "bundles" / self.name
+        if not bundle.is_dir():
+            changes = self._changes()
+            steps = plan.steps(self.name, lambda: self._steps(seen, changes))
+            self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
+        return bundle
+
+    def _changes(self) -> dict[str, Any]:
+        """The footing as changes to the recipe."""
+        wanted = self.wanted
+        budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
+        resolved = load_recipe(self.recipe, settings=self.settings, overrides=budget)
+        twice = any(term.see.kind == "gradients" for term in resolved.objective.terms)
+        return {**budget, "precision": wanted.precision, "compile": (wanted.compile and not twice) or None}
+
+    def _steps(self, seen: Data, changes: Mapping[str, Any]) -> int | None:
+        """Steps that the budget buys, as measured; None keeps a recipe that takes none."""
+        wanted = self.wanted
+        if not load_recipe(self.recipe, settings=self.settings, overrides=changes).steps:
+            return None
+        if wanted.steps is not None:
+            return wanted.steps
+        assert wanted.seconds is not None
+        measured = self.pipe.estimate(seen.train, self.recipe, settings=self.settings, overrides=changes)
+        return max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
