@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
-from bench.workloads import TINY, WORKLOADS, Setting, prepared
+from bench.workloads import STAGES, TINY, WORKLOADS, Setting, prepared
 
 from latentdc.discrepancies import DISCREPANCIES
 
@@ -36,6 +36,14 @@ def test_steps_and_bare_passes_are_timed_apart() -> None:
     assert len(steps) == 3
     assert len(plain) == 4
     assert min(*steps, *plain) > 0
+
+
+def test_a_step_by_hand_is_a_step_of_the_loop() -> None:
+    setting = Setting(TINY)
+    source = setting.sketch("mean")
+    by_hand = setting.by_hand(source, "mean")
+    stages = [by_hand(number) for number in range(2)]
+    assert all(tuple(each) == STAGES and min(each.values()) >= 0 for each in stages)
 
 
 def test_a_record_keeps_figures_and_no_names_of_machines() -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from bench.workloads import FULL, NUM_PAIRS, Setting
+from bench.workloads import FULL, NUM_PAIRS, STAGES, Setting
 
 from latentdc.discrepancies import DISCREPANCIES
 
 MOST = 1.3
 """A step from a sketch may cost this many times the bare forward and backward of the same images."""
+MOST_OF_LOOP = 1.1
+"""And this many times the same tensor work without the loop around it."""
 STEPS = 15
 
 
@@ -43,6 +45,38 @@ def test_a_step_from_a_sketch_is_little_more_than_its_forward_and_backward(by: s
     )
     assert len(steps) == len(plain) == STEPS
     assert ratio <= MOST
+
+
+def test_the_loop_adds_little_to_the_tensor_work_of_a_step(benchmark: Any) -> None:
+    """Steps of the real loop and the same work written out by hand take turns; by stages, the profile of a step."""
+    torch.set_num_threads(1)
+    setting = Setting(FULL)
+    source = setting.sketch("mean")
+    by_hand = setting.by_hand(source, "mean")
+    skip, laps = NUM_PAIRS + 1, []
+
+    def between(step: int) -> None:
+        stages = by_hand(step)
+        if step > skip:
+            laps.append(stages)
+
+    steps = benchmark.pedantic(
+        setting.step_seconds,
+        (source, "mean"),
+        {"steps": STEPS, "skip": skip, "between": between},
+        rounds=1,
+        iterations=1,
+    )
+    plain = [sum(stages.values()) for stages in laps]
+    ratio = median(steps) / median(plain)
+    benchmark.extra_info.update(
+        step_seconds=median(steps),
+        by_hand_seconds=median(plain),
+        ratio=ratio,
+        **{f"{name}_seconds": median(stages[name] for stages in laps) for name in STAGES},
+    )
+    assert len(plain) == STEPS
+    assert ratio <= MOST_OF_LOOP
 
 
 def test_a_step_from_a_sketch_against_one_from_mini_batches(benchmark: Any) -> None:

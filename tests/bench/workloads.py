@@ -31,6 +31,7 @@ from latentdc.representations import Features
 from latentdc.seeding import global_seed, stream
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
+from latentdc.types import Batch
 
 Work = Callable[[], object]
 
@@ -56,6 +57,8 @@ class Size:
 FULL = Size()
 TINY = Size(8, 3, 4, (8, 4), 2, 6, 12, 4, 16, 10, 2, 2)
 NUM_PAIRS = 2
+STAGES = ("decode", "augment", "network", "discrepancy", "backward", "optimiser")
+"""Of a step, in their order; ``backward`` goes back through all before it."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,36 @@ class Setting:
             return process_time() - began
 
         return seconds
+
+    def by_hand(self, source: Source, by: str) -> Callable[[int], dict[str, float]]:
+        """CPU seconds of each stage of a step written out by hand: the tensor work of the loop and nothing else."""
+        bank, part, see = self.bank(self.step_rows), self.discrepancy(by), Features()
+        rows, classes = bank.rows(), range(self.size.num_classes)
+        z = {name: value.detach().requires_grad_() for name, value in bank.latents(rows).items()}
+        owner, y = bank.owner[rows], bank.y[rows]
+        optimizer = torch.optim.Adam(list(z.values()), lr=0.01)
+
+        def step(number: int) -> dict[str, float]:
+            view = source.view(number)
+            real = view.real(see, part, classes)
+            laps = [process_time()]
+
+            def lap(value: Tensor) -> Tensor:
+                laps.append(process_time())
+                return value
+
+            optimizer.zero_grad()
+            x = lap(self.decoder(z, owner))
+            seen = lap(view.augment(Batch(x, y, owner, None, rows)).x)
+            points = lap(view.net.observe(seen).last)
+            loss = lap(part(real[0], points, owner))
+            loss.backward()
+            lap(loss)
+            optimizer.step()
+            lap(loss)
+            return {name: end - begin for name, begin, end in zip(STAGES, laps, laps[1:], strict=False)}
+
+        return step
 
 
 def _decode(now: Setting) -> Work:
