@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
+from bench.seconds_to import SOURCES, seconds_to
 from bench.workloads import STAGES, TINY, WORKLOADS, Setting, prepared
 
+from latentdc.data.sources import Data
+from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES
+from latentdc.evaluate.protocols import PROTOCOLS, Protocol
 
 STORED = sorted(RECORDS.glob("*.json"))
 
@@ -73,6 +77,22 @@ def test_memory_of_the_pull_back_is_flat_in_latents_and_in_steps() -> None:
     images = 2 * 3 * 32 * 32 * 4
     assert two["saved_bytes"] == six["saved_bytes"] == images, "what the loss itself keeps"
     assert pulled_back(diffusion(32, 6, recompute=False), 2, 1)["saved_bytes"] > 10 * images
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_runs_grow_until_the_accuracy_is_reached(
+    kind: str, tiny_store: ClassStore, tiny_test_store: ClassStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PROTOCOLS, "quick", Protocol("quick", epochs=1))
+    small = ("decoder=pixels", "init=real", "source.width=4", "source.num_per_class=5", "source.num_pairs=2")
+    data = Data(tiny_store, tiny_test_store)
+    at_once = seconds_to(0, data, kind, images_per_class=1, settings=small, seeds=1, student="mlp")
+    assert [run["steps"] for run in at_once["runs"]] == [10]
+    assert at_once["median_s"] == at_once["runs"][0]["seconds"] > 0
+    assert ("sketch_seconds" in at_once) == (kind == "sketch")
+    never = seconds_to(101, data, kind, images_per_class=1, settings=small, seeds=1, student="mlp", most_seconds=1e-9)
+    assert never["median_s"] is None
+    assert len(never["runs"]) == 1
 
 
 def test_there_is_a_record() -> None:

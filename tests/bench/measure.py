@@ -15,6 +15,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from latentdc.machine import processor
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RECORDS = HERE / "records"
@@ -40,32 +44,47 @@ def code_now() -> dict[str, Any]:
 
 
 def condensed(report: dict[str, Any], note: str, load: Sequence[float], code: dict[str, Any]) -> dict[str, Any]:
-    """A record: what was measured, on what, at which commit; no name of a machine or of a folder.
-
-    Args:
-        report: pytest-benchmark's JSON.
-        note: under which circumstances.
-        load: load averages of 1, 5 and 15 minutes before the run.
-        code: ``code_now()`` before the run.
-    """
-    cpu = report["machine_info"].get("cpu", {})
+    """The record of pytest-benchmark's JSON; see ``record_of``."""
     results = {
         found["name"]: {short: found["stats"][name] for name, short in _STATS.items()} | found["extra_info"]
         for found in report["benchmarks"]
     }
+    cpu = report["machine_info"].get("cpu", {}).get("brand_raw")
+    return record_of(results, note, load, code, clock="CPU time of the process (time.process_time)", cpu=cpu)
+
+
+def record_of(
+    results: dict[str, Any],
+    note: str,
+    load: Sequence[float],
+    code: dict[str, Any],
+    *,
+    clock: str,
+    cpu: str | None = None,
+) -> dict[str, Any]:
+    """A record: what was measured, on what, at which commit; no name of a machine or of a folder.
+
+    Args:
+        results: figures by the name of what was measured.
+        note: under which circumstances.
+        load: load averages of 1, 5 and 15 minutes before the run.
+        code: ``code_now()`` before the run.
+        clock: what seconds are.
+        cpu: name of the processor; None to look it up.
+    """
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H%MZ"),
         **code,
         "machine": {
-            "cpu": cpu.get("brand_raw", platform.processor()),
+            "cpu": cpu or processor(),
             "cores": os.cpu_count(),
             "system": platform.system(),
             "python": platform.python_version(),
             "torch": version("torch"),
-            "threads": 1,
+            "threads": torch.get_num_threads() if cpu is None else 1,
             "load_before": [round(value, 2) for value in load],
         },
-        "clock": "CPU time of the process (time.process_time)",
+        "clock": clock,
         "note": note,
         "results": results,
     }
