@@ -120,7 +120,7 @@ def test_started_changes_nothing_else_about_a_source(started: tuple[Started, Bat
     assert view.inner.net is net, "both sides look through the network that the loop puts in place"
 
 
-def test_penalised_is_the_sum() -> None:
+def test_penalised_is_the_sum(started: tuple[Started, Batch]) -> None:
     class Whole(Objective):
         scope = "all"
 
@@ -134,7 +134,7 @@ def test_penalised_is_the_sum() -> None:
             return torch.tensor(0.5)
 
     both = Penalised(Whole(), [Half(), Half()])
-    assert float(both(None, None)) == 3
+    assert float(both(started[0].view(0), started[1])) == 3
     assert (both.scope, both.needs_start) == ("all", True)
     assert Penalised(Half(), []).scope == "class"
     assert not Match(Features(), Mean()).needs_start

@@ -15,7 +15,7 @@ from torch import Tensor
 from latentdc.data.augment import DSA
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.discrepancies import Mean
+from latentdc.discrepancies import Cosine, Mean
 from latentdc.errors import InputError, RecipeError
 from latentdc.networks import FixedPool, FreshPool
 from latentdc.networks.compiled import Observed, observer
@@ -31,7 +31,7 @@ from latentdc.objectives import (
     Penalised,
 )
 from latentdc.recipe import build, parse_recipe
-from latentdc.representations import Features
+from latentdc.representations import Features, Gradients
 from latentdc.sketch import sketch
 from latentdc.source import Minibatches, MinibatchView
 from latentdc.types import Batch
@@ -118,8 +118,10 @@ def test_cross_entropy_by_the_networks_accuracy(view: MinibatchView, tiny_store:
     view.net.accuracy = 0.25  # type: ignore[attr-defined]
     expected = 0.25 * plain(view, syn)
     torch.testing.assert_close(CrossEntropy(weight=2.0, by_accuracy=True)(view, syn), expected)
+    torch.testing.assert_close(Penalised(CrossEntropy(weight=2.0, by_accuracy=True), [])(view, syn), expected)
     view.net = Observed(view.net, observer())
     torch.testing.assert_close(CrossEntropy(weight=2.0, by_accuracy=True)(view, syn), expected)
+    torch.testing.assert_close(Penalised(CrossEntropy(weight=2.0, by_accuracy=True), [])(view, syn), expected)
 
 
 def test_classes_without_real_images_are_refused(view: MinibatchView, tiny_store: ClassStore) -> None:
@@ -159,3 +161,25 @@ def test_a_sketch_holds_no_images(tiny_store: ClassStore) -> None:
 def test_wrong_values_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_all_terms_share_one_look_at_the_set(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Minibatches(
+        tiny_store, UniformSampler(tiny_store, 4), FreshPool("mlp", tiny_store.spec, 0, width=8), DSA(), seed=0
+    )
+    batch = tiny_store.batch([0, 5, 12, 14, 24, 30])
+    syn = batch._replace(x=batch.x.clone().requires_grad_())
+    parts = [Match(Features(), Mean()), CrossEntropy(0.5), IntraInter()]
+    apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
+    (alone,) = torch.autograd.grad(apart, syn.x)
+    view, seen = source.view(0), []
+    net, look = view.net, view.net.observe
+    monkeypatch.setattr(net, "observe", lambda x: (seen.append(x.requires_grad), look(x))[1])
+    whole = Penalised(parts[0], parts[1:])
+    total = whole(view, syn)
+    (together,) = torch.autograd.grad(total, syn.x)
+    assert seen.count(True) == 1
+    torch.testing.assert_close(total, apart)
+    torch.testing.assert_close(together, alone)
+    torch.autograd.grad(whole(view, syn), syn.x)  # nothing of a loss is kept for the next one
+    assert not Penalised(Match(Gradients(), Cosine()), parts[1:]).once

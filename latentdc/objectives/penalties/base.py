@@ -12,6 +12,7 @@ from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.discrepancies.base import hold, must_cover
 from latentdc.errors import InputError
 from latentdc.objectives.base import Objective
+from latentdc.objectives.penalties.once import Once
 from latentdc.source import View
 from latentdc.types import Batch
 
@@ -34,7 +35,7 @@ class Penalty(Objective):
 
 
 class Penalised(Objective):
-    """``objective + Σ penalties``.
+    """``objective + Σ penalties``, all of one look at the synthetic images.
 
     Args:
         objective: the match.
@@ -49,9 +50,12 @@ class Penalised(Objective):
         self.needs_start = any(part.needs_start for part in parts)
         self.needs_images = any(part.needs_images for part in parts)
         self.orders = any(part.orders for part in parts)
+        # Gradients of weights are no look at images: they need the network itself.
+        self.once = all(getattr(getattr(part, "see", None), "kind", "points") == "points" for part in self.modules())
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Sum over the parts."""
+        view = Once(view) if self.once else view
         return torch.stack([part(view, syn) for part in self.parts]).sum()
 
 

@@ -62,9 +62,10 @@ class CrossEntropy(Penalty):
 
 
 def _accuracy(net: object) -> float:
-    """Of a network, or of the one that a compiled way to run it stands for."""
+    """Of a network, or of the one that another way to run it stands for."""
+    while not hasattr(net, "accuracy") and hasattr(net, "net"):
+        net = net.net
     found = getattr(net, "accuracy", None)
-    found = getattr(getattr(net, "net", None), "accuracy", None) if found is None else found
     if found is None:
         raise InputError(
             "the cross-entropy penalty is to be weighted by the network's accuracy, which this one does not know: use "
