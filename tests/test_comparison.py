@@ -51,7 +51,7 @@ def test_every_cell_is_condensed_judged_and_listed(data: Data, tmp_path: Path) -
     page = (tmp_path / "out" / "README.md").read_text()
     for name in plan.cells:
         assert f"**test/{name}**" in page
-        assert (tmp_path / "out" / "reports" / "test" / name / "grid.png").is_file()
+        assert (tmp_path / "out" / "test" / name / "grid.png").is_file()
         told = json.loads((tmp_path / "out" / "bundles" / name / "provenance.json").read_text())["provenance"]
         recipe = tomllib.loads(told["recipe_toml"])
         assert recipe["steps"] == 2
@@ -87,7 +87,7 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
     plan = wanted(steps=None, seconds=1.2)
     compare(data, plan, out=tmp_path / "out", progress=False)
     assert json.loads((tmp_path / "out" / "cells" / "dm.json").read_text()) == {"steps": 12}
-    (tmp_path / "out" / "reports" / "test" / "dm" / "report.json").unlink()
+    (tmp_path / "out" / "test" / "dm" / "report.json").unlink()
     compare(data, plan, out=tmp_path / "out", progress=False)
     assert len(asked) == 1
 
@@ -132,7 +132,7 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: P
         with plan.taking("dm", wait=True) as mine:
             assert mine
             busy.set()
-            while not (tmp_path / "out" / "reports" / "test" / "mdc" / "report.json").is_file():
+            while not (tmp_path / "out" / "test" / "mdc" / "report.json").is_file():
                 time.sleep(0.01)
             order.append("dm given up")
 

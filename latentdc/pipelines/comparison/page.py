@@ -21,7 +21,7 @@ def write_page(folder: Path, wanted: Comparison) -> None:
     size = f"{images} image{'s' * (images > 1)}" if images is not None else f"{wanted.bytes_per_class} bytes"
     parts = [f"# Comparison\n\n{size} a class; {budget} of condensation a cell."]
     for split in wanted.splits:
-        found = {file.parent.name: read_report(file) for file in sorted((folder / "reports" / split).glob(f"*/{FILE}"))}
+        found = {file.parent.name: read_report(file) for file in sorted((folder / split).glob(f"*/{FILE}"))}
         parts.append(f"## {_TITLES[split]}")
         if found and _PLOTS:
             for student in wanted.students:
@@ -33,4 +33,4 @@ def write_page(folder: Path, wanted: Comparison) -> None:
     page = folder / "README.md"
     with replacing(page) as part:
         part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-        update_tables(part, folder / "reports")
+        update_tables(part, folder)

@@ -37,7 +37,7 @@ def compare(
     """Condense and judge every cell; what is finished is skipped, what was cut off goes on.
 
     In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps measured), ``bundles/CELL``,
-    ``reports/SPLIT/CELL/report.json`` with the picture of the set, ``reports/runs.jsonl``, and after each cell a
+    ``SPLIT/CELL/report.json`` with the picture of the set, ``runs.jsonl``, and after each cell a
     ``README.md`` with the tables of all of them and, where matplotlib is there, a plot of each. Processes that are
     given the same comparison and folder share the cells among them; seconds are then measured as they are, side by
     side. A cell that cannot be run is noted, and tried again the next time.
@@ -111,7 +111,7 @@ class _Cell:
 
     def _report(self, split: str, data: Data, seen: Data, plan: Plan, workers: int, progress: bool) -> Report:
         """The finished report of one split."""
-        wanted, target = self.wanted, self.folder / "reports" / split / self.name
+        wanted, target = self.wanted, self.folder / split / self.name
         if (target / FILE).is_file():
             return read_report(target)
         subject = subject_of(self._bundle(seen, plan), seen.train)
@@ -126,7 +126,7 @@ class _Cell:
             precision=wanted.precision,
             compile=wanted.compile,
             device=str(self.pipe.device),
-            runs=self.folder / "reports" / "runs.jsonl",
+            runs=self.folder / "runs.jsonl",
             workers=workers,
             progress=progress,
         )
