@@ -1,5 +1,6 @@
 """Discrepancies: how far the synthetic points are from the real ones, class by class."""
 
+from latentdc.discrepancies.adversarial import AdversarialCharacteristicFunction
 from latentdc.discrepancies.angles import Cosine
 from latentdc.discrepancies.atoms import Atoms
 from latentdc.discrepancies.base import Discrepancy, Summary
@@ -18,6 +19,7 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
     "mmd": Mmd,
     "rff": RandomFourier,
     "cf": CharacteristicFunction,
+    "cf-adversarial": AdversarialCharacteristicFunction,
     "energy": Energy,
     "sliced": Sliced,
     "sinkhorn": Sinkhorn,
@@ -27,6 +29,7 @@ DISCREPANCIES: dict[str, type[Discrepancy]] = {
 
 __all__ = [
     "DISCREPANCIES",
+    "AdversarialCharacteristicFunction",
     "Atoms",
     "CharacteristicFunction",
     "Cosine",

@@ -35,9 +35,9 @@ class CharacteristicFunction(Discrepancy):
     *Reference:* Wang et al. 2025, "Dataset Distillation with Neural Characteristic Function", arXiv 2502.20653,
     the loss by amplitude and phase.
     *Differs from the authors' code:* frequencies are drawn once, not anew each step, and are 1,024, from where on the
-    paper finds no gain, where the released settings take 4,096; no network samples frequencies, as in all of those
-    settings. The floor of 1e-12 is under the amplitude's square too, not under the phase's alone: the gradient is then
-    finite for every alpha. The authors' factor of 300 is ``weight``.
+    paper finds no gain, where the released settings take 4,096; nothing learns them, as in all of those settings
+    (``cf-adversarial`` does). The floor of 1e-12 is under the amplitude's square too, not under the phase's alone: the
+    gradient is then finite for every alpha. The authors' factor of 300 is ``weight``.
 
     Args:
         num: number of frequencies; a summary holds 2 num sums per class.
@@ -84,6 +84,10 @@ class CharacteristicFunction(Discrepancy):
         means, present = class_means(self._waves(points), owner, len(real.counts), w)
         must_cover(real, present)
         ours, theirs = (side[present].view(-1, 2, self.num) for side in (means, real.mean.to(points.dtype)))
+        return self._gaps(ours, theirs).sum()
+
+    def _gaps(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Of each class ``(c,)``, by the means of [cos, sin] of the two sides ``(c, 2, num)``."""
         whole = (ours - theirs).square().sum(1)  # (c, num)
         amplitude = (torch.linalg.vector_norm(ours, dim=1) - torch.linalg.vector_norm(theirs, dim=1)).square()
         # The rest of the whole: less rounding than from the product of lengths less the inner product.
@@ -91,11 +95,15 @@ class CharacteristicFunction(Discrepancy):
         if self.root:
             amplitude, phase = amplitude.clamp(min=_FLOOR), phase.clamp(min=_FLOOR)
         terms: Tensor = self.alpha * amplitude + (1 - self.alpha) * phase
-        return self.weight * (terms.sqrt() if self.root else terms).mean(1).sum()
+        return self.weight * (terms.sqrt() if self.root else terms).mean(1)
 
     def _waves(self, points: Tensor) -> Tensor:
-        if self.normalise:
-            lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True)
-            points = points / torch.where(lengths > 0, lengths, 1.0)  # a zero vector stays one
-        phase = points @ normal_vectors(self.seed, points.shape[1], self.num, points.dtype, points.device)
+        phase = self._sized(points) @ normal_vectors(self.seed, points.shape[1], self.num, points.dtype, points.device)
         return torch.cat([phase.cos(), phase.sin()], 1)
+
+    def _sized(self, points: Tensor) -> Tensor:
+        """Points ``(…, d)`` of unit length, if they are to be."""
+        if not self.normalise:
+            return points
+        lengths = torch.linalg.vector_norm(points, dim=-1, keepdim=True)
+        return points / torch.where(lengths > 0, lengths, 1.0)  # a zero vector stays one

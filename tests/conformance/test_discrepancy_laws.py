@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from reference.atoms_loop import atoms_loop
+from reference.cf_adversarial_loop import cf_adversarial_loop
 from reference.cf_loop import cf_loop
 from reference.cosine_loop import cosine_loop
 from reference.energy_loop import energy_loop
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from latentdc.discrepancies import (
     DISCREPANCIES,
+    AdversarialCharacteristicFunction,
     Atoms,
     CharacteristicFunction,
     Cosine,
@@ -52,6 +54,7 @@ PARTS: dict[str, Discrepancy] = {
 }
 """Every discrepancy as it is by default, and those whose options change what is computed."""
 DIRECTIONS = unit_vectors(0, D, 256, torch.float64, torch.device("cpu"))
+WAVES = normal_vectors(0, D, 1024, torch.float64, torch.device("cpu"))
 RESTATEMENTS: dict[str, Callable[..., float]] = {
     "mean": mean_loop,
     "norm": norm_loop,
@@ -62,7 +65,8 @@ RESTATEMENTS: dict[str, Callable[..., float]] = {
     "energy": energy_loop,
     "cosine": cosine_loop,
     "rff": functools.partial(rff_loop, frequencies=fourier._frequencies(0, D, 1024)),
-    "cf": functools.partial(cf_loop, frequencies=normal_vectors(0, D, 1024, torch.float64, torch.device("cpu"))),
+    "cf": functools.partial(cf_loop, frequencies=WAVES),
+    "cf-adversarial": functools.partial(cf_adversarial_loop, drawn=WAVES),
     "sliced": functools.partial(sliced_loop, directions=DIRECTIONS),
     "sliced-energy": functools.partial(sliced_loop, directions=DIRECTIONS, metric="energy"),
     "sinkhorn": sinkhorn_loop,
@@ -76,6 +80,7 @@ RESTATEMENTS: dict[str, Callable[..., float]] = {
 SHARP: dict[str, Discrepancy] = {
     "cosine": Cosine(eps=1e-15),
     "cf": CharacteristicFunction(root=False),
+    "cf-adversarial": AdversarialCharacteristicFunction(root=False),
     "sinkhorn": Sinkhorn(tolerance=1e-12),
     "sinkhorn-1": Sinkhorn(p=1, tolerance=1e-12),
 }
@@ -160,8 +165,14 @@ def test_class_shards_sum_to_the_whole(by: Discrepancy) -> None:
 
 
 def test_gradient_is_the_derivative(by: Discrepancy) -> None:
-    real = by.summarise(REAL, REAL_OWNER, K)
-    assert torch.autograd.gradcheck(lambda syn: by(real, syn, SYN_OWNER), SYN.clone().requires_grad_())
+    real, syn = by.summarise(REAL, REAL_OWNER, K), SYN.clone().requires_grad_()
+    if isinstance(by, AdversarialCharacteristicFunction):  # at the frequencies found, which are no part of the graph
+        at = functools.partial(by.at, by.frequencies(real, syn, SYN_OWNER), real)
+        whole, part = (torch.autograd.grad(value, syn) for value in (by(real, syn, SYN_OWNER), at(syn, SYN_OWNER)))
+        assert torch.equal(whole[0], part[0])
+        assert torch.autograd.gradcheck(lambda given: at(given, SYN_OWNER), syn)
+        return
+    assert torch.autograd.gradcheck(lambda given: by(real, given, SYN_OWNER), syn)
 
 
 def test_gradient_vanishes_on_equal_sets(name: str, sharp: Discrepancy) -> None:
