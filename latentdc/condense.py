@@ -27,6 +27,7 @@ from latentdc.checkpoint import Checkpoints, RunState, uninterrupted
 from latentdc.decoders.chunks import fitting_chunk
 from latentdc.devices import accelerator_on, device_of
 from latentdc.errors import DivergenceError, InputError
+from latentdc.labels import as_logits, check_moved, logits_of
 from latentdc.latents import Decoding, as_it_is, decode, decoded, learns
 from latentdc.networks.compiled import Observe, Observed, compiled, observer, precision_context
 from latentdc.objectives import Objective
@@ -76,7 +77,8 @@ def condense(
 
     Args:
         decoder: latents → images; it is frozen, unless its class says ``learned``: it then belongs to the set.
-        bank: the learnable latents, stored in fp32.
+        bank: the learnable latents, stored in fp32; soft labels of its rows are learned too, as logits, unless they
+            require no gradient.
         objective: ``(view, syn) → scalar``; a sum over the classes present in ``syn``.
         source: the real side, a ``Minibatches`` or a ``Sketch``.
         steps: number of steps of the whole run; with ``checkpoints`` the run goes on where it stopped.
@@ -98,7 +100,8 @@ def condense(
         progress: show a bar on standard error.
 
     Raises:
-        InputError: the arguments do not fit each other, or the checkpoint is another run's.
+        InputError: the arguments do not fit each other, labels that the objective does not look at are to be learned,
+            or the checkpoint is another run's.
         DivergenceError: loss or gradient became NaN or infinite.
         KeyboardInterrupt: raised again after the checkpoint is written.
     """
@@ -106,7 +109,6 @@ def condense(
     accelerator = accelerator or accelerator_on(device)
     _check(bank, objective, steps, accelerator)
     precision = precision or {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
-    autocast = precision_context(precision, device)
     if chunk is None:
         if isinstance(decoder, nn.Module):
             decoder.to(device)
@@ -120,7 +122,7 @@ def condense(
         formation,
         accelerator,
         device,
-        autocast,
+        precision_context(precision, device),
         observer(compile=True, device=device) if compile else None,
         _decoding(decoder, compile),
         optim,
@@ -128,9 +130,10 @@ def condense(
         project,
         on_step,
     )
-    state = loop.start(_identified(checkpoints, bank, optim, steps, seed))
-    with _bar(state.step, steps, progress and accelerator.is_main_process) as bar, state.kept():
-        loop.run(state, bar)
+    with as_logits(bank):
+        state = loop.start(_identified(checkpoints, bank, optim, steps, seed))
+        with _bar(state.step, steps, progress and accelerator.is_main_process) as bar, state.kept():
+            loop.run(state, bar)
     return bank
 
 
@@ -167,6 +170,8 @@ class _Loop:
         learnables = _learnables(
             bank=self.bank, objective=self.objective, formation=self.formation, decoder=self.decoder
         )
+        if (logits := logits_of(self.bank)) is not None:
+            learnables = {"labels.logits" if each is logits else name: each for name, each in learnables.items()}
         optimizer = self.optim.build(learnables)
         state = RunState(learnables, optimizer, checkpoints, part=self.source, is_main=self.accelerator.is_main_process)
         state.resume()
@@ -191,6 +196,7 @@ class _Loop:
                         part = self.objective(view, syn)
                     part.backward()
                 loss = loss + part.detach()
+                check_moved(self.bank)
             total = reduce_sum(learnables, loss, self.accelerator)
             _check_finite(total, state.step, self.bank, self.optim)
             with uninterrupted():
@@ -268,10 +274,10 @@ def _check_finite(loss: float, step: int, bank: LatentBank, optim: Optim) -> Non
         DivergenceError: with the step, the classes and what to change.
     """
     in_latents, in_gradients = (torch.zeros(bank.num_rows, dtype=torch.bool) for _ in range(2))
-    for parameter in bank.z.parameters():
-        in_latents |= ~torch.isfinite(parameter.detach()).flatten(1).all(1).cpu()
+    for parameter in bank.parameters():  # a row of each is one of the set's
+        in_latents |= ~torch.isfinite(parameter.detach()).view(bank.num_rows, -1).all(1).cpu()
         if parameter.grad is not None:
-            in_gradients |= ~torch.isfinite(parameter.grad).flatten(1).all(1).cpu()
+            in_gradients |= ~torch.isfinite(parameter.grad).view(bank.num_rows, -1).all(1).cpu()
     if math.isfinite(loss) and not bool((in_latents | in_gradients).any()):
         return
     # A class whose latents ran away makes the sum, and with it every gradient, NaN: blame the latents first.

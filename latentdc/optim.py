@@ -22,9 +22,9 @@ class Optim:
     Args:
         kind: ``sgd`` (published pixel recipes) or ``adam`` (latents of generative decoders).
         lr: step size; pixels in standardised space take the published 1.0, unit-scale latents 0.01 to 0.1. One number
-            is the rate of everything that is learned: latents, and a formation, decoder or objective that learns. A
+            is the rate of everything that is learned: latents, labels, and a formation, decoder or objective. A
             table gives each latent key its own, such as ``{"f": 10.0, "w": 0.01}``; it has to name all of them, and
-            ``formation``, ``decoder`` or ``objective`` if that learns too (``bank``: soft labels and row weights).
+            ``formation``, ``decoder``, ``objective`` or ``labels`` if that learns too (``bank``: weights of rows).
         momentum: of ``sgd``.
         betas: of ``adam``.
         schedule: ``constant``, or ``cosine``: lr · (1 + cos(π step / steps)) / 2; the same factor for all rates.
@@ -52,7 +52,7 @@ class Optim:
         """Check that there is one rate for each thing that is learned.
 
         Args:
-            keys: the decoder's latent keys, and ``formation``, ``decoder``, ``objective`` or ``bank`` if that learns.
+            keys: the decoder's latent keys, and what else learns, such as ``formation`` or ``labels``.
 
         Raises:
             InputError: a table leaves one out, or names something else.

@@ -37,7 +37,7 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
     [
         (
             {"objective": {"by": "mnd"}},
-            r'objective\.by = "mnd": no such discrepancy\. Did you mean "mmd"\? Known: atoms, cf, cf-adversarial, cosine, ',
+            r'objective\.by = "mnd": no such discrepancy\. Did you mean "mmd"\? Known: atoms, cf, cf-adversarial, ',
         ),
         ({"optim": {"lrr": 1.0}}, r'optim\.lrr: "lrr": no such key\. Did you mean "lr"\?'),
         ({"stpes": 3}, r'stpes: "stpes": no such key\. Did you mean "steps"\?'),

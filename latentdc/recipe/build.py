@@ -13,11 +13,22 @@ from latentdc.data.augment import Augment
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy
 from latentdc.initialise import initialise, start_images
+from latentdc.labels import Lesson, begun
 from latentdc.latents import AnyBank
 from latentdc.networks import Network
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective, Penalised
-from latentdc.recipe.checks import check_formation, check_looks, check_source, check_start, check_weights, learned
+from latentdc.portable.bank import LatentBank
+from latentdc.recipe.checks import (
+    check_formation,
+    check_labels,
+    check_looks,
+    check_source,
+    check_start,
+    check_weights,
+    learned,
+    learns_labels,
+)
 from latentdc.recipe.decoder import decoder_identity, decoder_text, with_decoder
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Part, Recipe
@@ -28,7 +39,7 @@ from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile", "labels")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
-A cosine schedule adds ``steps`` in ``condense``; storage and labels come after."""
+A cosine schedule adds ``steps`` in ``condense``; storage comes after, and so do labels unless they are learned."""
 _LATER = (
     *("objective.weights", "objective.plus", "objective.penalties"),
     *("source.sampler", "source.pool", "source.train_augment", "source.cut_mix"),
@@ -105,14 +116,15 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     matches += [make_part("objective.penalties", each) for each in recipe.objective.penalties]
     objective: Objective = matches[0] if len(matches) == 1 else Penalised(matches[0], matches[1:])
     check_start(recipe, objective)
-    recipe.optim.must_fit(learned(decoder, formation, objective))
+    check_labels(recipe, [see for see, _ in looks], objective, spec)
+    recipe.optim.must_fit(learned(recipe, decoder, formation, objective))
     return Built(recipe, spec, decoder, formation, *looks[0], objective, augment, (rows,) * spec.num_classes)
 
 
 def make_bank(
     built: Built, store: ClassStore | None = None, *, device: torch.device | str = "cpu", progress: bool = False
 ) -> AnyBank:
-    """The latents a run starts from, or a distribution of them.
+    """The latents a run starts from, with labels if these are learned; or a distribution of them.
 
     Args:
         built: the parts.
@@ -127,17 +139,22 @@ def make_bank(
     if adapt is not None and store is not None:
         some = store.limit(min(_ADAPT_IMAGES, *store.counts))
         adapt(some.images.cpu().float() / 255, some.labels.cpu())
-    return initialise(
-        make_part("init", built.recipe.init),
+    recipe = built.recipe
+    bank = initialise(
+        make_part("init", recipe.init),
         built.decoder,
         built.counts,
-        seed=built.recipe.seed,
+        seed=recipe.seed,
         store=store,
         net=_start_network(built),
         formation=built.formation,
         device=device,
         progress=progress,
     )
+    if not learns_labels(recipe) or not isinstance(bank, LatentBank):
+        return bank
+    lesson = None if store is None else Lesson(store, recipe.seed, device, recipe.precision, recipe.compile)
+    return begun(make_part("labels", recipe.labels), bank, built.decoder, built.formation, lesson)
 
 
 def with_start(built: Built, source: Source, store: ClassStore, *, device: torch.device | str = "cpu") -> Source:
@@ -176,7 +193,8 @@ def _start_network(built: Built) -> Network:
 
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, decoder and settings."""
-    flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in _FREE}
+    free = [name for name in _FREE if name != "labels" or not learns_labels(built.recipe)]
+    flat = {name: value for name, value in built.recipe.flat().items() if name.split(".")[0] not in free}
     # What is not there decides nothing, today or in a run begun before it existed.
     absent = Recipe(images_per_class=1).flat()
     flat = {name: value for name, value in flat.items() if not name.startswith(_LATER) or value != absent.get(name)}

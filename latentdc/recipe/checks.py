@@ -9,7 +9,9 @@ from torch import nn
 
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import RecipeError
+from latentdc.labels import LearnedLabels
 from latentdc.latents import learns
+from latentdc.networks import Network
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
@@ -59,16 +61,45 @@ def check_weights(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepa
     for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
         if len(term.weights) < 2:
             continue
-        net = build_network(recipe.source.arch, spec, seed=0, width=recipe.source.width).requires_grad_(False).eval()
-        blank, owner = torch.zeros(1, *spec.image_shape), torch.zeros(1, dtype=torch.int64)
-        batch = Batch(blank, torch.nn.functional.one_hot(owner, spec.num_classes).float(), owner)
-        shown = len(see(net, batch, differentiable=False))
+        shown = len(see(*_trial(recipe, spec), differentiable=False))
         if len(term.weights) != shown:
             raise RecipeError(
                 f'objective.weights = {list(term.weights)}: see = "{term.see.kind}" shows {shown} tensors of '
                 f'"{recipe.source.arch}" on images of {spec.image_shape[1]} x {spec.image_shape[2]} pixels; give as '
                 "many weights, or one for all."
             )
+
+
+def _trial(recipe: Recipe, spec: DataSpec) -> tuple[Network, Batch]:
+    """A network as the recipe has them, and a blank image whose target requires a gradient."""
+    net = build_network(recipe.source.arch, spec, seed=0, width=recipe.source.width).requires_grad_(False).eval()
+    blank, owner = torch.zeros(1, *spec.image_shape), torch.zeros(1, dtype=torch.int64)
+    target = torch.nn.functional.one_hot(owner, spec.num_classes).float()
+    return net, Batch(blank, target.requires_grad_(), owner)
+
+
+def check_labels(recipe: Recipe, sees: Sequence[Representation], objective: Objective, spec: DataSpec) -> None:
+    """Refuse to learn labels that nothing would move.
+
+    Raises:
+        RecipeError: with what would.
+    """
+    if not learns_labels(recipe):
+        return
+    if not recipe.steps:
+        raise RecipeError(
+            f'labels = "{recipe.labels.kind}" and steps = 0: labels are learned in steps. Use labels = "teacher", or '
+            "give at least 1 step."
+        )
+    if any(part.reads_labels for part in objective.modules() if isinstance(part, Objective)):
+        return
+    if not any(shown.requires_grad for see in sees for shown in see(*_trial(recipe, spec), differentiable=True)):
+        kinds = ", ".join(f'"{term.see.kind}"' for term in recipe.objective.terms)
+        raise RecipeError(
+            f'labels = "{recipe.labels.kind}" and objective.see = {kinds}: nothing in the objective looks at labels, '
+            'which would stay as they start. Use see = "gradients", or add penalties = ["cross-entropy"] (a penalty of '
+            "your own says reads_labels = True)."
+        )
 
 
 def check_source(recipe: Recipe) -> None:
@@ -130,9 +161,14 @@ def check_formation(formation: Formation, spec: DataSpec) -> None:
         raise RecipeError(f"formation: {error}") from error
 
 
-def learned(decoder: Decoder, formation: Formation | None, objective: Objective) -> list[str]:
-    """What has a learning rate: the latent keys, and the parts that learn beside them."""
+def learns_labels(recipe: Recipe) -> bool:
+    """Whether the labels of a recipe are learned with the set."""
+    return issubclass(part_class("labels", recipe.labels), LearnedLabels)
+
+
+def learned(recipe: Recipe, decoder: Decoder, formation: Formation | None, objective: Objective) -> list[str]:
+    """What has a learning rate: the latent keys, and what learns beside them."""
     parts = {"formation": formation, "decoder": decoder if learns(decoder) else None, "objective": objective}
     modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     free = [name for name, part in modules.items() if any(each.requires_grad for each in part.parameters())]
-    return [*decoder.latent_shapes, *free]
+    return [*decoder.latent_shapes, *free, *(["labels"] if learns_labels(recipe) else [])]

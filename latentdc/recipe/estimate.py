@@ -18,10 +18,12 @@ from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
+from latentdc.labels import LearnedLabels, begun
 from latentdc.latents import learns
 from latentdc.networks import FixedPool
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe.build import Built, with_start
+from latentdc.recipe.checks import learns_labels
 from latentdc.recipe.real import make_source
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
@@ -70,8 +72,8 @@ def dry_run(
         compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store, device=device), device)
         step_seconds += look_seconds
     shapes = built.decoder.latent_shapes
-    numbers = sum(map(math.prod, shapes.values())) * sum(built.counts)
-    learned = 4 * numbers + shared_bytes(built.decoder, built.formation)
+    row = sum(map(math.prod, shapes.values())) + (built.spec.num_classes if learns_labels(recipe) else 0)
+    learned = 4 * row * sum(built.counts) + shared_bytes(built.decoder, built.formation)
     weights = built.decoder.state_dict().values() if isinstance(built.decoder, nn.Module) else ()
     decoder_bytes = sum(value.numel() * value.element_size() for value in weights) - shared_bytes(built.decoder)
     per_class = recipe.stored_bytes_per_class(shapes, built.shared_per_class, num_classes=built.spec.num_classes)
@@ -157,6 +159,8 @@ def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[f
     """Seconds of compiling, if the recipe does, and of one step, the first (which warms up) left out."""
     bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
     assert isinstance(bank, LatentBank)
+    if learns_labels(built.recipe):
+        bank = begun(LearnedLabels(), bank, built.decoder, built.formation, None)
     ends = [time.perf_counter()]
 
     def stamp(now: Step) -> None:

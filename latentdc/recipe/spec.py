@@ -110,7 +110,7 @@ class Recipe:
     storage: str = "fp32"
     """How the finished latents are stored: ``fp32``, ``fp16`` or ``int8``."""
     labels: Part = Part("hard")
-    """Labels of the finished set: ``hard``, or ``{ kind = "teacher", temperature = 4.0 }``."""
+    """``hard``, what ``{ kind = "teacher", temperature = 4.0 }`` says of the finished set, or ``learned`` with it."""
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     augment: Part = Part("dsa")
     source: SourceSpec = field(default_factory=SourceSpec)

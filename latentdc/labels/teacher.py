@@ -1,74 +1,22 @@
-"""Labels of a finished set: the class of each row, or what a teacher says of the images it decodes to."""
+"""Labels that a network trained on the real images gives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentdc.data.augment import DSA, per_image
-from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.latents import decode
+from latentdc.labels.base import Lesson
 from latentdc.networks import ARCHITECTURES, build
 from latentdc.networks.infer import observations
 from latentdc.networks.train import TrainSpec, train_student
-from latentdc.portable.bank import LatentBank
 from latentdc.seeding import key, stream
-from latentdc.types import Decoder, Formation
-
-
-class Lesson(NamedTuple):
-    """What a teacher is trained on, and how."""
-
-    store: ClassStore
-    seed: int
-    device: torch.device | str = "cpu"
-    precision: str = "fp32"
-    compile: bool = False
-
-
-@runtime_checkable
-class Labels(Protocol):
-    """Gives the images of a finished set their labels. A part: a frozen dataclass whose fields a recipe may set."""
-
-    def of(self, images: Callable[[], Tensor], lesson: Lesson) -> Tensor | None:
-        """Distributions over classes ``(n, k)`` for the images ``(n, c, h, w)`` in [0, 1] that a call decodes.
-
-        None for the rows' classes.
-        """
-        ...
-
-
-def relabelled(
-    labels: Labels, bank: LatentBank, decoder: Decoder, formation: Formation | None, lesson: Lesson
-) -> LatentBank:
-    """A set with the labels of a part; the same bank where they are the classes its rows were made for.
-
-    A row that a formation makes several images of takes the mean of their labels.
-    """
-    said = labels.of(lambda: decode(decoder, bank, formation=formation).x.clamp(0, 1), lesson)
-    if said is None:
-        return bank
-    y: Tensor = said.view(bank.num_rows, -1, said.shape[1]).mean(1).to(bank.owner.device)
-    told: LatentBank = LatentBank.of(bank.latents(), bank.counts, y=y, w=bank.w)
-    nn.Module.to(told, bank.owner.device)
-    return told
-
-
-@dataclass(frozen=True)
-class HardLabels:
-    """The class that a row was made for. Costs a count per class."""
-
-    cite: ClassVar[tuple[str, ...]] = ()
-
-    def of(self, images: Callable[[], Tensor], lesson: Lesson) -> None:
-        """The rows' own classes; nothing is decoded."""
-        del images, lesson
 
 
 @dataclass(frozen=True)
@@ -127,7 +75,3 @@ class TeacherLabels:
         )
         logits = torch.cat([seen.logits.float() for seen in observations(teacher, images())])
         return (logits / self.temperature).softmax(1)
-
-
-LABELS: dict[str, type[Labels]] = {"hard": HardLabels, "teacher": TeacherLabels}
-"""What a recipe may ask for."""
