@@ -20,6 +20,8 @@ class Objective(nn.Module):
     """Whether it looks at the real images that the rows started from; see ``latentdc.source.Started``."""
     needs_images: bool = False
     """Whether it looks at single real images, which a sketch does not hold."""
+    needs_classifier: bool = False
+    """Whether it looks at class scores of the step's network, which not every network has."""
     orders: bool = False
     """Whether the order of a class's rows is part of what it optimises."""
     cite: ClassVar[tuple[str, ...]] = ()
