@@ -74,6 +74,7 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     sketch = Sketch.load(path)
     spec, manifest = sketch.spec, sketch.manifest
     counts = sketch.counts[0].tolist()
+    network = manifest.pool.get("arch") or manifest.pool["model"]
     facts = {
         "kind": "sketch",
         "data": spec.name,
@@ -89,7 +90,7 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     }
     lines = [
         f"sketch of {spec.name}: {spec.num_classes} classes of {shape_text(spec.image_shape)} images",
-        f"pairs            {sketch.num_pairs} of network ({manifest.pool['arch']}) and augmentation draw",
+        f"pairs            {sketch.num_pairs} of network ({network}) and augmentation draw",
         f"sees             {manifest.see['part']} by {manifest.by['part']}",
         f"sums             {', '.join(shape_text(sums.shape) for sums in sketch.sums)} (pairs x classes x numbers)",
         f"images per class {min(counts):g} to {max(counts):g}",

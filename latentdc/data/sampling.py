@@ -30,6 +30,8 @@ class Sampler:
     """
 
     cite: ClassVar[tuple[str, ...]] = ()
+    needs_classifier: ClassVar[bool] = False
+    """Whether it looks at class scores of the step's network, which not every network has."""
 
     def __init__(self, store: ClassStore, num_per_class: int = 256) -> None:
         if num_per_class < 1:
@@ -93,6 +95,8 @@ class EasiestSampler(Sampler):
         InputError: fewer candidates than images.
 
     """
+
+    needs_classifier: ClassVar[bool] = True
 
     def __init__(self, store: ClassStore, num_per_class: int = 256, candidates: int = 5000) -> None:
         super().__init__(store, num_per_class)

@@ -3,6 +3,7 @@
 from latentdc.networks.base import ARCHITECTURES, Network, build
 from latentdc.networks.blended import BlendedPool
 from latentdc.networks.pool import FixedPool, FreshPool, Pool, fingerprint
+from latentdc.networks.pretrained import PretrainedPool, described_pool
 from latentdc.networks.queued import QueuePool
 from latentdc.networks.trained import TrainedPool, Trainer
 
@@ -12,6 +13,7 @@ POOLS: dict[str, type[Pool]] = {
     "trained": TrainedPool,
     "queue": QueuePool,
     "blended": BlendedPool,
+    "pretrained": PretrainedPool,
 }
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "FreshPool",
     "Network",
     "Pool",
+    "PretrainedPool",
     "QueuePool",
     "TrainedPool",
     "Trainer",
     "build",
+    "described_pool",
     "fingerprint",
 ]

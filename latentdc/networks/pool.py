@@ -41,6 +41,9 @@ class Pool:
     needs_trainer: ClassVar[bool] = False
     """Whether its networks train, so that it is made with a ``trainer``."""
 
+    has_classifier: ClassVar[bool] = True
+    """Whether its networks have class scores of the data."""
+
     allows_batch_norm: bool = False
     """Whether its networks were trained before they are handed out, so that their batch statistics mean something."""
 
@@ -199,3 +202,12 @@ class FixedPool(Pool):
     def identity(self) -> dict[str, Any]:
         """What tells one pool from another."""
         return {**super().identity(), "num": self.num}
+
+    def described(self) -> dict[str, Any]:
+        """What a sketch needs to have the pool again; JSON values."""
+        return {"arch": self.arch, "seed": self.seed, "num": self.num, "width": self.width}
+
+    @property
+    def if_another(self) -> str:
+        """Why a network could be another one than it was, and what to do."""
+        return f"torch {torch.__version__} initialises differently? Make the sketch again on this machine"

@@ -22,6 +22,8 @@ class Objective(nn.Module):
     """Whether it looks at single real images, which a sketch does not hold."""
     reads_labels: bool = False
     """Whether it looks at the targets y of the synthetic images itself, not by way of what a match shows."""
+    needs_classifier: bool = False
+    """Whether it looks at class scores of the step's network, which not every network has."""
     orders: bool = False
     """Whether the order of a class's rows is part of what it optimises."""
     cite: ClassVar[tuple[str, ...]] = ()

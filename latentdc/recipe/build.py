@@ -15,11 +15,12 @@ from latentdc.discrepancies import Discrepancy
 from latentdc.initialise import initialise, start_images
 from latentdc.labels import Lesson, begun
 from latentdc.latents import AnyBank
-from latentdc.networks import Network
+from latentdc.networks import Network, PretrainedPool
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective, Penalised
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe.checks import (
+    check_classifier,
     check_formation,
     check_labels,
     check_looks,
@@ -66,6 +67,8 @@ class Built:
     augment: Augment
     counts: tuple[int, ...]
     """Stored rows of each class."""
+    pretrained: PretrainedPool | None = None
+    """The pool of the network that others trained, where the recipe names one: loaded once, when first asked for."""
 
     @property
     def decoder_name(self) -> str:
@@ -105,7 +108,9 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     looks = [(make_part("objective.see", term.see), make_part("objective.by", term.by)) for term in terms]
     check_looks(recipe, looks)
     check_source(recipe)
-    check_weights(recipe, looks, spec)
+    check_classifier(recipe, looks)
+    pretrained = _pretrained(recipe, spec)
+    check_weights(recipe, looks, spec, pretrained)
     shared = shared_bytes(decoder, formation) / spec.num_classes
     rows = recipe.rows_per_class(decoder.latent_shapes, shared, num_classes=spec.num_classes)
     kind = recipe.objective.kind
@@ -118,7 +123,18 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     check_start(recipe, objective)
     check_labels(recipe, [see for see, _ in looks], objective, spec)
     recipe.optim.must_fit(learned(recipe, decoder, formation, objective))
-    return Built(recipe, spec, decoder, formation, *looks[0], objective, augment, (rows,) * spec.num_classes)
+    counts = (rows,) * spec.num_classes
+    return Built(recipe, spec, decoder, formation, *looks[0], objective, augment, counts, pretrained)
+
+
+def _pretrained(recipe: Recipe, spec: DataSpec) -> PretrainedPool | None:
+    """The recipe's pool, if it is made of one network that others trained."""
+    part = recipe.source.pool
+    if not issubclass(part_class("source.pool", part), PretrainedPool):
+        return None
+    pool: PretrainedPool = make_part("source.pool", part, recipe.source.arch, spec, recipe.seed)
+    pool.must_be_there()
+    return pool
 
 
 def make_bank(
@@ -188,6 +204,8 @@ def start_batch(built: Built, store: ClassStore, *, device: torch.device | str =
 
 def _start_network(built: Built) -> Network:
     wanted = built.recipe.source
+    if built.pretrained is not None:
+        return built.pretrained.network(0)
     return build_network(wanted.arch, built.spec, seed=built.recipe.seed, width=wanted.width, purpose="init")
 
 

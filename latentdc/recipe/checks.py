@@ -11,12 +11,12 @@ from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import RecipeError
 from latentdc.labels import LearnedLabels
 from latentdc.latents import learns
-from latentdc.networks import Network
+from latentdc.networks import Network, PretrainedPool
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Recipe, SourceSpec
-from latentdc.representations import Gradients, Representation
+from latentdc.representations import Attention, Gradients, Representation
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 
@@ -52,7 +52,41 @@ def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepanc
         )
 
 
-def check_weights(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]], spec: DataSpec) -> None:
+def check_classifier(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]]) -> None:
+    """Refuse to look at class scores, or at maps, of networks that show none.
+
+    Raises:
+        RecipeError: with what to look at, or which networks to use, instead.
+    """
+    source = recipe.source
+    if getattr(part_class("source.pool", source.pool), "has_classifier", True):
+        return
+    sees = zip(recipe.objective.terms, (see for see, _ in looks), strict=True)
+    others = [
+        *(("objective.penalties", each) for each in recipe.objective.penalties),
+        ("source.sampler", source.sampler),
+    ]
+    parts = [*(("objective.see", term.see, see) for term, see in sees)]
+    for where, part, made in (*parts, *((where, part, part_class(where, part)) for where, part in others)):
+        if getattr(made, "needs_classifier", False):
+            raise RecipeError(
+                f'source.pool = "{source.pool.kind}" and {where} = "{part.kind}": the network has no classifier of '
+                'these data, which that looks at. Use objective.see = "features", "statistics" or "attention", leave '
+                'the penalty or sampler out, or take another pool, such as "fresh".'
+            )
+        if isinstance(made, Attention) and source.pool.options.get("depths") != "maps":
+            raise RecipeError(
+                f'source.pool = "{source.pool.kind}" and {where} = "{part.kind}": the network shows means over '
+                'positions, unless the pool is told depths = "maps" (--set source.pool.depths=maps).'
+            )
+
+
+def check_weights(
+    recipe: Recipe,
+    looks: Sequence[tuple[Representation, Discrepancy]],
+    spec: DataSpec,
+    pretrained: PretrainedPool | None = None,
+) -> None:
     """Refuse another number of weights than a representation shows tensors, of networks as the recipe has them.
 
     Raises:
@@ -61,18 +95,23 @@ def check_weights(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepa
     for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
         if len(term.weights) < 2:
             continue
-        shown = len(see(*_trial(recipe, spec), differentiable=False))
+        shown = len(see(*_trial(recipe, spec, pretrained), differentiable=False))
         if len(term.weights) != shown:
+            name = recipe.source.arch if pretrained is None else pretrained.model
             raise RecipeError(
                 f'objective.weights = {list(term.weights)}: see = "{term.see.kind}" shows {shown} tensors of '
-                f'"{recipe.source.arch}" on images of {spec.image_shape[1]} x {spec.image_shape[2]} pixels; give as '
+                f'"{name}" on images of {spec.image_shape[1]} x {spec.image_shape[2]} pixels; give as '
                 "many weights, or one for all."
             )
 
 
-def _trial(recipe: Recipe, spec: DataSpec) -> tuple[Network, Batch]:
+def _trial(recipe: Recipe, spec: DataSpec, pretrained: PretrainedPool | None = None) -> tuple[Network, Batch]:
     """A network as the recipe has them, and a blank image whose target requires a gradient."""
-    net = build_network(recipe.source.arch, spec, seed=0, width=recipe.source.width).requires_grad_(False).eval()
+    if pretrained is None:
+        net = build_network(recipe.source.arch, spec, seed=0, width=recipe.source.width)
+    else:
+        net = pretrained.network(0)
+    net = net.requires_grad_(False).eval()
     blank, owner = torch.zeros(1, *spec.image_shape), torch.zeros(1, dtype=torch.int64)
     target = torch.nn.functional.one_hot(owner, spec.num_classes).float()
     return net, Batch(blank, target.requires_grad_(), owner)
@@ -109,8 +148,9 @@ def check_source(recipe: Recipe) -> None:
         RecipeError: with the key, and what reads it.
     """
     source, default = recipe.source, SourceSpec()
-    trains = getattr(part_class("source.pool", source.pool), "needs_trainer", False)
-    if source.kind == "sketch" and source.pool.kind not in ("fresh", "fixed"):
+    pool = part_class("source.pool", source.pool)
+    trains, given = getattr(pool, "needs_trainer", False), issubclass(pool, PretrainedPool)
+    if source.kind == "sketch" and source.pool.kind not in ("fresh", "fixed") and not given:
         raise RecipeError(
             f'source.kind = "sketch" and source.pool = "{source.pool.kind}": a sketch is taken once, under networks '
             'that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
@@ -119,6 +159,8 @@ def check_source(recipe: Recipe) -> None:
         ("sampler", 'source.kind = "minibatches"', source.kind == "minibatches"),
         ("train_augment", "a pool that trains its networks", trains),
         ("cut_mix", "a pool that trains its networks", trains),
+        ("arch", "a pool that makes its networks", not given),
+        ("width", "a pool that makes its networks", not given),
     ):
         if not read and getattr(source, name) != getattr(default, name):
             raise RecipeError(f"source.{name} is read by {reader} alone: leave it out, or set that.")

@@ -11,6 +11,7 @@ from latentdc.data.cut_mix import CutMix
 from latentdc.decoders import DECODERS
 from latentdc.decoders.reference import DEFAULT, KINDS, decoder_class
 from latentdc.errors import DataError, RecipeError, unknown
+from latentdc.networks import PretrainedPool
 from latentdc.networks.base import resolve
 from latentdc.recipe.parts import is_stored, part_class
 from latentdc.recipe.spec import Part, Recipe
@@ -55,7 +56,9 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
         if part is not None:
             keys += getattr(part_class(where, part), "cite", ())
     if recipe.steps:
-        keys += resolve(recipe.source.arch).cite
+        # Of a network that others trained nothing tells whom to credit.
+        given = issubclass(part_class("source.pool", recipe.source.pool), PretrainedPool)
+        keys += () if given else resolve(recipe.source.arch).cite
         keys += CutMix.cite if sampled and recipe.source.cut_mix else ()
         keys += ["kingma2015adam"] if recipe.optim.kind == "adam" else []
     if data in _DATA:

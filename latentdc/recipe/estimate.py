@@ -20,11 +20,10 @@ from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
 from latentdc.labels import LearnedLabels, begun
 from latentdc.latents import learns
-from latentdc.networks import FixedPool
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe.build import Built, with_start
 from latentdc.recipe.checks import learns_labels
-from latentdc.recipe.real import make_source
+from latentdc.recipe.real import fixed_pool, make_source
 from latentdc.recipe.spec import SourceSpec
 from latentdc.sketch import Sketch, sketch
 from latentdc.source import Minibatches, Source
@@ -107,7 +106,7 @@ def _trial_sketch(
     built: Built, store: ClassStore, device: torch.device, wanted: SourceSpec
 ) -> tuple[Source, float, int]:
     """A sketch of a few images under one pair; seconds and bytes of the real one."""
-    pool = FixedPool(wanted.arch, built.spec, built.recipe.seed, 1, wanted.width)
+    pool = fixed_pool(built, 1)
 
     def take(per_class: int) -> tuple[Sketch, float]:
         few = store.limit(min(per_class, *store.counts))

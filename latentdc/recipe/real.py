@@ -44,7 +44,7 @@ def make_source(
     Raises:
         InputError: the given sketch was taken of other data, or for another objective.
     """
-    recipe, spec = built.recipe, built.spec
+    recipe = built.recipe
     if given is not None:
         return _fitting(given if isinstance(given, Sketch) else Sketch.load(given), built, store)
     wanted = recipe.source
@@ -55,7 +55,7 @@ def make_source(
         return as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
     return sketch(
         store,
-        FixedPool(wanted.arch, spec, recipe.seed, wanted.num_pairs, wanted.width),
+        fixed_pool(built, wanted.num_pairs),
         built.augment,
         built.see,
         built.by,
@@ -80,14 +80,22 @@ def plain_source(built: Built, store: ClassStore, source: Source, *, device: tor
     recipe, wanted = built.recipe, built.recipe.source
     if wanted.kind == "sketch":
         return source
-    pool = FreshPool(wanted.arch, built.spec, recipe.seed, wanted.width)
+    pool = built.pretrained or FreshPool(wanted.arch, built.spec, recipe.seed, wanted.width)
     sampler = UniformSampler(store, wanted.num_per_class)
     return Minibatches(store, sampler, pool, built.augment, seed=recipe.seed).to(device)
+
+
+def fixed_pool(built: Built, num: int) -> FixedPool:
+    """The networks of a sketch: one that others trained, or ``num`` made for it."""
+    recipe, wanted = built.recipe, built.recipe.source
+    return built.pretrained or FixedPool(wanted.arch, built.spec, recipe.seed, num, wanted.width)
 
 
 def _pool(built: Built, store: ClassStore) -> Pool:
     """The networks of mini-batches: those of a pool that trains them see the store's images."""
     recipe, wanted = built.recipe, built.recipe.source
+    if built.pretrained is not None:
+        return built.pretrained
     part = wanted.pool
     made_of: tuple[Any, ...] = (wanted.arch, built.spec, recipe.seed)
     if part_class("source.pool", part).needs_trainer:
@@ -133,5 +141,5 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
                 f'{ours!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
             )
     taken.must_hold(built.see, built.by)
-    taken.offer(built.augment)
+    taken.offer(built.augment, built.pretrained)
     return taken

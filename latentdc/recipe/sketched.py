@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from latentdc.errors import InputError
-from latentdc.recipe.spec import Recipe
+from latentdc.recipe.spec import Part, Recipe, SourceSpec
 from latentdc.sketch import Sketch
 from latentdc.types import DataSpec
+
+_PRETRAINED = "pretrained"
 
 
 def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Recipe:
@@ -29,15 +32,36 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         kind="sketch",
         num_pairs=manifest.num_pairs,
         images_per_pair=manifest.images_per_pair,
-        arch=manifest.pool["arch"],
-        width=manifest.pool["width"],
+        **_networks(recipe.source, manifest.pool),
     )
-    names = [name.removeprefix("source.") for name in sorted(asked) if name.startswith("source.")]
+    names = sorted({name.split(".")[1] for name in asked if name.startswith("source.")})
     pairs = {name: (getattr(recipe.source, name), getattr(source, name)) for name in names}
-    wrong = [f"source.{name} = {mine}, the sketch's is {its}" for name, (mine, its) in pairs.items() if mine != its]
+    wrong = [
+        f"source.{name} = {_told(mine)}, the sketch's is {_told(its)}"
+        for name, (mine, its) in pairs.items()
+        if mine != its
+    ]
     if wrong:
         raise InputError(f"{'; '.join(wrong)}. Leave it out, or take another sketch with `latentdc sketch`.")
     return replace(recipe, source=source)
+
+
+def _told(value: Any) -> Any:
+    return value.kind if isinstance(value, Part) else value
+
+
+def _networks(source: SourceSpec, made_with: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a source that name the networks of a sketch.
+
+    Of pretrained ones the weights say which they are, not where they lie: a place that the recipe names stays.
+    """
+    default, named = SourceSpec(), source.pool.kind == _PRETRAINED
+    if "model" in made_with:
+        options = {name: made_with[name] for name in ("model", "weights", "depths") if made_with[name] is not None}
+        pool = source.pool if named else Part(_PRETRAINED, options)
+        return {"arch": default.arch, "width": default.width, "pool": pool}
+    pool = default.pool if named else source.pool
+    return {"arch": made_with["arch"], "width": made_with["width"], "pool": pool}
 
 
 def near(one: DataSpec, other: DataSpec) -> bool:
@@ -53,15 +77,14 @@ def near(one: DataSpec, other: DataSpec) -> bool:
 
 def as_asked(taken: Sketch, recipe: Recipe, path: str | Path) -> Sketch:
     """A sketch left by an earlier run, if the recipe would take the same one again."""
-    wanted, its = recipe.source, taken.manifest
+    wanted, made = recipe.source, taken.manifest
     asked = {
-        "source.num_pairs": (wanted.num_pairs, its.num_pairs),
-        "source.images_per_pair": (wanted.images_per_pair, its.images_per_pair),
-        "source.arch": (wanted.arch, its.pool.get("arch")),
-        "source.width": (wanted.width, its.pool.get("width")),
-        "seed": (recipe.seed, its.seed),
+        "source.num_pairs": (wanted.num_pairs, made.num_pairs),
+        "source.images_per_pair": (wanted.images_per_pair, made.images_per_pair),
+        **{f"source.{name}": (getattr(wanted, name), value) for name, value in _networks(wanted, made.pool).items()},
+        "seed": (recipe.seed, made.seed),
     }
-    wrong = [f"{name} is {mine!r}, was {theirs!r}" for name, (mine, theirs) in asked.items() if mine != theirs]
+    wrong = [f"{name} is {_told(mine)!r}, was {_told(its)!r}" for name, (mine, its) in asked.items() if mine != its]
     if wrong:
         raise InputError(
             f"{path} holds a sketch that was taken otherwise: {'; '.join(wrong)}. Give it as the sketch to use it "

@@ -14,7 +14,8 @@ from latentdc.types import Batch, Net
 class Representation(Protocol):
     """``see``: what is looked at. A part: a frozen dataclass whose fields a recipe may set.
 
-    One whose rows mix the classes of a batch says so by an attribute ``scope = "all"``; see ``scope_of``.
+    One whose rows mix the classes of a batch says so by an attribute ``scope = "all"``; see ``scope_of``. One that
+    looks at class scores says so by ``needs_classifier = True``: not every network has some.
     """
 
     kind: ClassVar[str]

@@ -31,6 +31,7 @@ class HeadVariance:
 
     kind: ClassVar[str] = "parameters"
     cite: ClassVar[tuple[str, ...]] = ("shin2023lcmat",)
+    needs_classifier: ClassVar[bool] = True
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """One tensor: the variance of each class."""

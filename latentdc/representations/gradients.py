@@ -43,6 +43,7 @@ class Gradients:
 
     kind: ClassVar[str] = "parameters"
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dc",)
+    needs_classifier: ClassVar[bool] = True
 
     layers: str = "all"
     """``"all"`` weight tensors of two axes or more; ``"convolutions"``: of more than two, so not the classifier's."""

@@ -21,6 +21,7 @@ class Logits:
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("wang2023dim",)
+    needs_classifier: ClassVar[bool] = True
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """One tensor: the logits."""

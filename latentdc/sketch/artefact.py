@@ -15,7 +15,7 @@ from latentdc.data import augment as augmentation
 from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import BundleError, InputError
-from latentdc.networks import FixedPool, Network, fingerprint
+from latentdc.networks import FixedPool, Network, described_pool, fingerprint
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
@@ -51,10 +51,7 @@ class Sketch:
     ) -> None:
         self.manifest, self.sums, self.counts, self.scales = manifest, tuple(sums), counts, tuple(scales)
         self.spec: DataSpec = manifest.spec
-        made_with = manifest.pool
-        self.pool = pool or FixedPool(
-            made_with["arch"], self.spec, made_with["seed"], made_with["num"], made_with["width"]
-        )
+        self.pool = pool or described_pool(manifest.pool, self.spec)
         self._augment = augment
         self.device = torch.device("cpu")
         self._draws: dict[int, list[AugmentDraw]] = {}
@@ -72,9 +69,14 @@ class Sketch:
         self._augment = self._augment or augmentation_of(self.manifest.augment)
         return self._augment
 
-    def offer(self, augment: Augment) -> None:
-        """Take an augmentation, perhaps somebody's own, if it is the one that the sketch was taken with."""
+    def offer(self, augment: Augment, pool: FixedPool | None = None) -> None:
+        """Take an augmentation, perhaps somebody's own, if it is the one that the sketch was taken with.
+
+        And networks, which lie elsewhere than when it was taken; that they are the same is checked in any case.
+        """
         self._augment = augment if describe(augment) == self.manifest.augment else self._augment
+        if pool is not None:
+            self.pool, self._known = pool.to(self.device), set()
 
     @property
     def num_pairs(self) -> int:
@@ -107,8 +109,8 @@ class Sketch:
         if index not in self._known:
             if fingerprint(net) != self.manifest.fingerprints[index]:
                 raise BundleError(
-                    f"network {index} of the sketch, rebuilt here, is not the one it was taken with "
-                    f"(torch {torch.__version__} initialises differently?); make the sketch again on this machine"
+                    f"network {index} of the sketch, loaded or rebuilt here, is not the one it was taken with "
+                    f"({self.pool.if_another})"
                 )
             self._known.add(index)
         return net

@@ -238,7 +238,7 @@ def _manifest(
     return Manifest(
         see={},
         by={},
-        pool={"arch": pool.arch, "seed": pool.seed, "num": pool.num, "width": pool.width},
+        pool=pool.described(),
         augment=describe(augment),
         seed=seed,
         num_pairs=len(draws),

@@ -18,6 +18,8 @@ from latentdc.types import DataSpec
 VERSION = 1
 _PLAIN = ("see", "by", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
 _OF_DATA = ("image_shape", "class_names", "mean", "std")
+_PLACES = ("pool.model", "pool.weights")
+"""Where pretrained networks lie; which they are, their fingerprints say."""
 _ENTRY = re.compile(r"([+-])(.*) (\S+) \(\d+ images\)", re.DOTALL)
 
 
@@ -62,7 +64,7 @@ class Manifest:
     by: dict[str, Any]
     """The discrepancy."""
     pool: dict[str, Any]
-    """Architecture, seed, number and width of the networks."""
+    """Architecture, seed, number and width of the networks, or where pretrained ones lie."""
     augment: dict[str, Any]
     """The augmentation."""
     seed: int
@@ -170,7 +172,7 @@ def loads(text: str) -> Manifest:
 
 
 def _compare(name: str, mine: Any, other: Any) -> list[str]:
-    if mine == other:
+    if mine == other or name in _PLACES:
         return []
     if isinstance(mine, dict) and isinstance(other, dict):
         keys = sorted(mine | other)

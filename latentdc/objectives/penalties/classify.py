@@ -42,6 +42,7 @@ class CrossEntropy(Penalty):
     """
 
     reads_labels = True
+    needs_classifier = True
     cite: ClassVar[tuple[str, ...]] = ("zhang2024dance", "zhao2023idm")
 
     def __init__(self, weight: float = 1.0, misclassified: bool = False, by_accuracy: bool = False) -> None:
