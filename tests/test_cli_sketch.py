@@ -130,6 +130,28 @@ def test_a_projected_sketch_is_smaller_and_condensed_from_alike(root: Path, tmp_
     assert "project = 4" in load_bundle(tmp_path / "out").provenance["recipe_toml"]
 
 
+KINDS = {
+    "gradients": ("--set", "objective.see=gradients", "--set", "objective.by=cosine"),
+    "landmarks": ("--set", "objective.by=energy", "--set", "source.landmarks=2"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_and_landmarks_end_to_end(kind: str, root: Path, tmp_path: Path) -> None:
+    sketch, told = tmp_path / "a.st", ("--data", root / "a", "--set", "source.width=4", *KINDS[kind])
+    taken = invoke("sketch", *told, "--num-pairs", 2, "--out", sketch, "--json")
+    num_bytes = json.loads(taken.stdout)["num_bytes"]
+    assert f"the sketch will take {num_bytes:,} bytes" in taken.stderr
+    shown = " ".join(invoke("inspect", sketch).stdout.split())
+    rows = {"gradients": "Gradients by Cosine sums 2 x 3 x 4 x 9, ", "landmarks": "Energy landmarks 2 x 3 x 2 x "}
+    assert rows[kind] in shown
+    budget = ("--decoder", "pixels", "--images-per-class", 2, "--steps", 2)
+    run("condense", *told, "--sketch", sketch, *budget, "--out", tmp_path / "out")
+    provenance = load_bundle(tmp_path / "out").provenance
+    assert provenance["sketch"] == Sketch.load(sketch).manifest.digest()
+    assert ("landmarks = 2" in provenance["recipe_toml"]) == (kind == "landmarks")
+
+
 def test_settings_can_be_chosen_on_held_out_images(root: Path, tmp_path: Path) -> None:
     whole, sketch = root / "whole", tmp_path / "rest.st"
     run("sketch", "--data", whole, "--hold-out", "--num-pairs", 2, *SMALL, "--out", sketch)

@@ -100,10 +100,11 @@ def test_rows_are_ordered_by_features(tiny_store: ClassStore) -> None:
     assert sorted(ordered.z["x"].flatten(1).sum(1).tolist()) == sorted(bank.z["x"].flatten(1).sum(1).tolist())
 
 
-def test_a_sketch_is_refused(tiny_store: ClassStore) -> None:
+def test_a_sketch_that_compiles_is_refused(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentdc.sketch.make.observer", lambda **_: observer())
     pool = FixedPool("mlp", tiny_store.spec, 0, 1, width=4)
-    with pytest.raises(InputError, match=r'"gradients" shows as many numbers as the network has weights.*mini-batches'):
-        sketch(tiny_store, pool, NoAugment(), Gradients(), Cosine(), progress=False)
+    with pytest.raises(InputError, match=r"does not allow: set compile = false"):
+        sketch(tiny_store, pool, NoAugment(), Gradients(), Cosine(), compile=True, progress=False)
 
 
 def test_a_compiled_network_is_refused(tiny_store: ClassStore) -> None:
@@ -114,7 +115,11 @@ def test_a_compiled_network_is_refused(tiny_store: ClassStore) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source.kind": "sketch"}, r'source\.kind = "sketch" and objective\.see = "gradients": .*"minibatches"'),
+        (
+            {"source.kind": "sketch", "source.landmarks": 5},
+            r'sketch", objective\.see = "gradients", .*: landmarks = 5: of "gradients" by "cosine" a sketch holds sums',
+        ),
+        ({"source.kind": "sketch", "source.pool.kind": "trained"}, r"taken once, under networks that stay as they are"),
         ({"compile": True}, r'compile = true and objective\.see = "gradients": .*Set compile = false'),
         ({"objective.by": "energy"}, r"Gradients shows parameters, but Energy accepts points"),
     ],

@@ -78,7 +78,7 @@ def test_sketch_file_is_reused_and_checked(tiny_store: ClassStore, make_store: A
 
 
 def test_parts_that_do_not_fit_are_refused(tiny_store: ClassStore) -> None:
-    with pytest.raises(RecipeError, match=r'or one of .*rff.*\("rff" is the form of "mmd"'):
+    with pytest.raises(RecipeError, match=r'or use one of .*rff.*\("rff" is the form of "mmd"'):
         built(tiny_store, source__kind="sketch", objective__by="mmd")
     with pytest.raises(RecipeError, match=r"formation: factor = 3 does not divide images of 8 x 8"):
         built(tiny_store, formation={"kind": "tiles", "factor": 3})

@@ -180,7 +180,7 @@ def test_a_network_that_is_rebuilt_differently_is_refused(store: ClassStore) -> 
     source = _take(store)
     wrong = dataclasses.replace(source.manifest, fingerprints=["0" * 64] * 2)
     with pytest.raises(BundleError, match="rebuilt here"):
-        Sketch(wrong, source.sums, source.counts).view(0)
+        Sketch(wrong, source.held).view(0)
 
 
 def test_damaged_files_are_refused(store: ClassStore, tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     spec, manifest = sketch.spec, sketch.manifest
     counts = sketch.counts[0].tolist()
     network = manifest.pool.get("arch") or manifest.pool["model"]
+    sums = "sums" if manifest.landmarks is None else "landmarks"
+    row = "" if sketch.sums[0].ndim == 3 else "rows x " if manifest.landmarks is None else "points x "
     facts = {
         "kind": "sketch",
         "data": spec.name,
@@ -85,6 +87,7 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
         "counts": counts,
         "see": manifest.see,
         "by": manifest.by,
+        "landmarks": manifest.landmarks,
         "pool": manifest.pool,
         "history": manifest.history,
     }
@@ -92,7 +95,7 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
         f"sketch of {spec.name}: {spec.num_classes} classes of {shape_text(spec.image_shape)} images",
         f"pairs            {sketch.num_pairs} of network ({network}) and augmentation draw",
         f"sees             {manifest.see['part']} by {manifest.by['part']}",
-        f"sums             {', '.join(shape_text(sums.shape) for sums in sketch.sums)} (pairs x classes x numbers)",
+        f"{sums:<17}{', '.join(shape_text(each.shape) for each in sketch.sums)} (pairs x classes x {row}numbers)",
         f"images per class {min(counts):g} to {max(counts):g}",
         f"bytes            {sketch.num_bytes:,}",
         *(f"made of          {line}" for line in manifest.history),

@@ -82,9 +82,9 @@ Project = Annotated[
     typer.Option(
         "--project",
         min=1,
-        help="Compare features after a seeded random projection to this many numbers a layer, which shrinks a sketch "
-        "as much and keeps distances nearly; alike for a sketch and what is condensed from it. Short for --set "
-        "objective.see.project=N.",
+        help="Compare features (of gradients, those of each unit) after a seeded random projection to this many "
+        "numbers a layer, which shrinks a sketch as much and keeps distances nearly; alike for a sketch and what is "
+        "condensed from it. Short for --set objective.see.project=N.",
     ),
 ]
 Own = Annotated[

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 app = group(
     """Sum what networks see of the whole real set, once, into one file to condense from.
 
-    A sketch serves every budget, seed and decoder, but one discrepancy: that of its recipe. It is resumable.
+    A sketch serves every budget, seed and decoder, but one discrepancy: that of its recipe. It is resumable. Gradients
+    take a number for each weight, class and pair; objective.see.project shrinks them. Discrepancies that compare points
+    are given weighted ones, source.landmarks of each class.
 
     \b
     Examples:
       latentdc sketch --data fashion-mnist-mini --num-pairs 60 --out mini.safetensors
       latentdc condense --data fashion-mnist-mini --sketch mini.safetensors --images-per-class 10 --out runs/ten
+      latentdc sketch --data fashion-mnist-mini --set objective.see=gradients --project 64 --out g.safetensors
+      latentdc sketch --data fashion-mnist-mini --set objective.by=energy --set source.landmarks=50 --out l.safetensors
       latentdc sketch --data hospital-a/ --size 32 --out a.safetensors
       latentdc sketch --data hospital-b/ --size 32 --like a.safetensors --out b.safetensors
       latentdc sketch merge a.safetensors b.safetensors --out both.safetensors
@@ -102,13 +106,14 @@ def _take(
 ) -> None:
     """Write the sketch that a recipe would take of some images, under the statistics of another one if given."""
     from latentdc.pipelines.condensation import CondensationPipeline
-    from latentdc.recipe import make_source
+    from latentdc.recipe import make_source, size_of_sketch
     from latentdc.sketch import Sketch
 
     other = None if like is None else Sketch.load(like)
     if other is not None:
         store = store.with_statistics(other.spec.mean, other.spec.std)
     store, built = CondensationPipeline().prepare(store, recipe, settings=settings, overrides=changes)
+    typer.echo(f"the sketch will take {size_of_sketch(built, store):,} bytes", err=True)
     make_source(built, store, like=other, out=out, device=device)
 
 

@@ -3,7 +3,7 @@
 from latentdc.recipe.build import Built, build, identity, make_bank, start_batch, with_start
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text, forgone
-from latentdc.recipe.estimate import dry_run
+from latentdc.recipe.estimate import dry_run, size_of_sketch
 from latentdc.recipe.real import make_source, plain_source
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
@@ -30,6 +30,7 @@ __all__ = [
     "parse_setting",
     "plain_source",
     "references",
+    "size_of_sketch",
     "start_batch",
     "to_toml",
     "with_start",

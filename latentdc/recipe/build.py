@@ -43,7 +43,7 @@ _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile", "lab
 A cosine schedule adds ``steps`` in ``condense``; storage comes after, and so do labels unless they are learned."""
 _LATER = (
     *("objective.weights", "objective.plus", "objective.penalties"),
-    *("source.sampler", "source.pool", "source.train_augment", "source.cut_mix"),
+    *("source.sampler", "source.pool", "source.train_augment", "source.cut_mix", "source.landmarks"),
 )
 """Keys that came after the first release."""
 _ADAPT_IMAGES = 500

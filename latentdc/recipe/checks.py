@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from latentdc.discrepancies import DISCREPANCIES, Discrepancy
-from latentdc.errors import RecipeError
+from latentdc.discrepancies import Discrepancy
+from latentdc.errors import InputError, RecipeError
 from latentdc.labels import LearnedLabels
 from latentdc.latents import learns
 from latentdc.networks import Network, PretrainedPool
@@ -17,6 +17,7 @@ from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Recipe, SourceSpec
 from latentdc.representations import Attention, Gradients, Representation
+from latentdc.sketch import must_be_sketchable
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 
@@ -26,30 +27,24 @@ def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepanc
     Raises:
         RecipeError: with what to use instead.
     """
-    sketched = recipe.source.kind == "sketch"
     for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
-        if see.kind != "points" and sketched:
-            raise RecipeError(
-                f'source.kind = "sketch" and objective.see = "{term.see.kind}": as many numbers as a layer has '
-                'weights, for every class and pair, are too many for a sketch. Use source.kind = "minibatches".'
-            )
         if isinstance(see, Gradients) and recipe.compile:
             raise RecipeError(
                 f'compile = true and objective.see = "{term.see.kind}": gradients are differentiated again, which a '
                 "compiled network does not allow. Set compile = false."
             )
-    if sketched and recipe.objective.plus:
+    if recipe.source.kind != "sketch":
+        return
+    if recipe.objective.plus:
         raise RecipeError(
             'source.kind = "sketch" and objective.plus: a sketch holds what one representation shows. Use source.kind '
             '= "minibatches", or leave the further matches out.'
         )
-    if sketched and not looks[0][1].sketchable:
-        sums = ", ".join(sorted(name for name, part in DISCREPANCIES.items() if part.sketchable))
-        raise RecipeError(
-            f'source.kind = "sketch" and objective.by = "{recipe.objective.by.kind}": a sketch holds sums, from which '
-            f'this discrepancy cannot be computed. Use source.kind = "minibatches", or one of {sums} ("rff" is the '
-            'form of "mmd" that has sums).'
-        )
+    try:
+        must_be_sketchable(*looks[0], recipe.source.landmarks)
+    except InputError as error:
+        parts = f'objective.see = "{recipe.objective.see.kind}", objective.by = "{recipe.objective.by.kind}"'
+        raise RecipeError(f'source.kind = "sketch", {parts}: {error}.') from error
 
 
 def check_classifier(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepancy]]) -> None:
@@ -156,6 +151,7 @@ def check_source(recipe: Recipe) -> None:
             'that stay as they are. Use source.kind = "minibatches", or leave the pool out.'
         )
     for name, reader, read in (
+        ("landmarks", 'source.kind = "sketch"', source.kind == "sketch"),
         ("sampler", 'source.kind = "minibatches"', source.kind == "minibatches"),
         ("train_augment", "a pool that trains its networks", trains),
         ("cut_mix", "a pool that trains its networks", trains),

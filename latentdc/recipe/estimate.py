@@ -25,7 +25,7 @@ from latentdc.recipe.build import Built, with_start
 from latentdc.recipe.checks import learns_labels
 from latentdc.recipe.real import fixed_pool, make_source
 from latentdc.recipe.spec import SourceSpec
-from latentdc.sketch import Sketch, sketch
+from latentdc.sketch import Sketch, sketch, sketch_bytes
 from latentdc.source import Minibatches, Source
 
 _TRIAL_STEPS = 3
@@ -106,7 +106,7 @@ def _trial_sketch(
     built: Built, store: ClassStore, device: torch.device, wanted: SourceSpec
 ) -> tuple[Source, float, int]:
     """A sketch of a few images under one pair; seconds and bytes of the real one."""
-    pool = fixed_pool(built, 1)
+    recipe, pool = built.recipe, fixed_pool(built, 1)
 
     def take(per_class: int) -> tuple[Sketch, float]:
         few = store.limit(min(per_class, *store.counts))
@@ -118,21 +118,37 @@ def _trial_sketch(
             built.see,
             built.by,
             num_pairs=1,
-            seed=built.recipe.seed,
+            seed=recipe.seed,
+            landmarks=wanted.landmarks,
             batch_size=wanted.batch_size,
-            precision=built.recipe.precision,
+            precision=recipe.precision,
             device=device,
             progress=False,
         )
         return taken, time.perf_counter() - started
 
-    small, overhead = take(_PROBE_IMAGES)
-    per_class = max(_TRIAL_IMAGES // built.spec.num_classes, 2 * _PROBE_IMAGES)
+    _, overhead = take(_PROBE_IMAGES)
+    # Twice as many as there are landmarks are clustered; what that takes grows with the images.
+    per_class = max(_TRIAL_IMAGES // built.spec.num_classes, 2 * _PROBE_IMAGES, 2 * (wanted.landmarks or 0))
     taken, seconds = take(per_class)
     num_trial = sum(min(per_class, *store.counts) for _ in store.counts) - len(store.counts) * _PROBE_IMAGES
     per_image = max(seconds - overhead, 0.0) / max(num_trial, 1)
     num_images = sum(min(count, wanted.images_per_pair or count) for count in store.counts)
-    return small, (per_image * num_images + overhead) * wanted.num_pairs, taken.num_bytes * wanted.num_pairs
+    return taken, (per_image * num_images + overhead) * wanted.num_pairs, size_of_sketch(built, store)
+
+
+def size_of_sketch(built: Built, store: ClassStore) -> int:
+    """Bytes of the sketch that a recipe takes of some images, before it is taken."""
+    wanted = built.recipe.source
+    return sketch_bytes(
+        fixed_pool(built, 1),
+        built.see,
+        built.by,
+        store.counts,
+        num_pairs=wanted.num_pairs,
+        images_per_pair=wanted.images_per_pair,
+        landmarks=wanted.landmarks,
+    )
 
 
 def _rehearsed(source: Source, device: torch.device) -> tuple[float, float, int]:

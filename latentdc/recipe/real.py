@@ -62,6 +62,7 @@ def make_source(
         num_pairs=wanted.num_pairs,
         seed=recipe.seed,
         images_per_pair=wanted.images_per_pair,
+        landmarks=wanted.landmarks,
         batch_size=wanted.batch_size,
         precision=recipe.precision,
         compile=recipe.compile,
@@ -73,12 +74,13 @@ def make_source(
 
 
 def plain_source(built: Built, store: ClassStore, source: Source, *, device: torch.device | str = "cpu") -> Source:
-    """What a finished set is looked at under: a sketch as it is; in place of mini-batches the plainest.
+    """What rows are looked at under, one by one: a sketch of points as it is; in place of others plain mini-batches.
 
-    Networks that train, and images chosen by them, follow from the steps before and end with the run.
+    Networks that train, and images chosen by them, follow from the steps before and end with the run; a sketch of
+    parameters, which are a class's, does not hold what a row can be compared with.
     """
     recipe, wanted = built.recipe, built.recipe.source
-    if wanted.kind == "sketch":
+    if wanted.kind == "sketch" and built.see.kind == "points":
         return source
     pool = built.pretrained or FreshPool(wanted.arch, built.spec, recipe.seed, wanted.width)
     sampler = UniformSampler(store, wanted.num_per_class)

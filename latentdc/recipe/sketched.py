@@ -32,6 +32,7 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         kind="sketch",
         num_pairs=manifest.num_pairs,
         images_per_pair=manifest.images_per_pair,
+        landmarks=manifest.landmarks,
         **_networks(recipe.source, manifest.pool),
     )
     names = sorted({name.split(".")[1] for name in asked if name.startswith("source.")})
@@ -81,6 +82,7 @@ def as_asked(taken: Sketch, recipe: Recipe, path: str | Path) -> Sketch:
     asked = {
         "source.num_pairs": (wanted.num_pairs, made.num_pairs),
         "source.images_per_pair": (wanted.images_per_pair, made.images_per_pair),
+        "source.landmarks": (wanted.landmarks, made.landmarks),
         **{f"source.{name}": (getattr(wanted, name), value) for name, value in _networks(wanted, made.pool).items()},
         "seed": (recipe.seed, made.seed),
     }

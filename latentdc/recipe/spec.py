@@ -67,7 +67,8 @@ class SourceSpec:
     ``minibatches``: at every step ``num_per_class`` real images of each class, drawn by ``sampler``, and a network of
     ``pool``, which trains its networks under ``train_augment`` and mixes their mini-batches with probability
     ``cut_mix``. ``sketch``: the whole real set, once, under ``num_pairs`` fixed (network, augmentation) pairs;
-    ``images_per_pair`` bounds the images of each class that a pair sees.
+    ``images_per_pair`` bounds the images of each class that a pair sees. ``landmarks`` weighted points stand for those
+    of a class where the discrepancy needs points.
     """
 
     kind: str = "minibatches"
@@ -78,6 +79,7 @@ class SourceSpec:
     cut_mix: float = 0.0
     num_pairs: int = 60
     images_per_pair: int | None = None
+    landmarks: int | None = None
     arch: str = "convnet"
     width: int | None = None
     batch_size: int = 500
@@ -144,6 +146,7 @@ class Recipe:
             "source.num_per_class": self.source.num_per_class,
             "source.num_pairs": self.source.num_pairs,
             "source.images_per_pair": self.source.images_per_pair,
+            "source.landmarks": self.source.landmarks,
             "source.width": self.source.width,
             "source.batch_size": self.source.batch_size,
         }.items():

@@ -3,7 +3,7 @@
 from typing import Any
 
 from latentdc.representations.attention import Attention
-from latentdc.representations.base import Representation, in_full, rows_of, scope_of
+from latentdc.representations.base import Additive, Representation, in_full, rows_of, scope_of
 from latentdc.representations.curvature import HeadVariance
 from latentdc.representations.features import Features
 from latentdc.representations.gradients import Gradients
@@ -21,6 +21,7 @@ REPRESENTATIONS: dict[str, type[Any]] = {
 
 __all__ = [
     "REPRESENTATIONS",
+    "Additive",
     "Attention",
     "BatchStatistics",
     "Features",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -27,6 +28,23 @@ class Representation(Protocol):
         Points are ``(n, d)``, a row per image; parameters ``(c, o, d)``, a row per class of the batch, in ascending
         order, or a single one where the classes are mixed.
         """
+        ...
+
+
+@runtime_checkable
+class Additive(Representation, Protocol):
+    """A representation of parameters that follows from means over the images of each class, and from these alone.
+
+    Of parts of a data set such means add up, weighted by the number of their images, so that a sketch can hold them.
+    """
+
+    @property
+    def summed(self) -> Representation:
+        """What the means are taken of: it shows them of each class ``(c, o, d)`` and never mixes the classes."""
+        ...
+
+    def of_means(self, means: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """What this shows of c classes, from what ``summed`` shows of them; in the dtype given."""
         ...
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +10,8 @@ from torch import Tensor
 
 from latentdc.errors import InputError
 from latentdc.representations.base import in_full
+from latentdc.representations.projection import must_project, projected
 from latentdc.types import Batch, Net
-
-
-@functools.lru_cache(maxsize=8)
-def _projection(seed: int, wide: int, narrow: int) -> Tensor:
-    rng = torch.Generator().manual_seed(seed)
-    return torch.randn(wide, narrow, generator=rng, dtype=torch.float64) / math.sqrt(narrow)
 
 
 @dataclass(frozen=True)
@@ -43,20 +36,11 @@ class Features:
     def __post_init__(self) -> None:
         if self.layer not in ("last", "all"):
             raise InputError(f'see.layer = "{self.layer}": give "last" or "all"')
-        if self.project is not None and self.project < 1:
-            raise InputError(f"see.project = {self.project}: give a positive number of dimensions, or leave it out")
+        must_project(self.project)
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Points of each chosen layer."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             seen = net.observe(batch.x)
             layers = (seen.last,) if self.layer == "last" else seen.features
-            return tuple(self._shrink(layer.flatten(1)) for layer in layers)
-
-    def _shrink(self, points: Tensor) -> Tensor:
-        points = in_full(points)
-        if self.project is None or points.shape[1] <= self.project:
-            return points
-        # Autocast would run this product in half precision and lose what the cast above saved.
-        with torch.autocast(points.device.type, enabled=False):
-            return points @ _projection(self.seed, points.shape[1], self.project).to(points)
+            return tuple(projected(in_full(layer.flatten(1)), self.project, self.seed) for layer in layers)

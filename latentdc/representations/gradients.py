@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from latentdc.errors import InputError
 from latentdc.representations.base import shares_of
+from latentdc.representations.projection import must_project, projected
 from latentdc.types import Batch, Net
 
 _MOST_ROWS = 512
@@ -27,6 +29,12 @@ class Gradients:
     shifts of norms, are not looked at. Classes do not see each other, so they may be shared out; unless
     ``scope = "all"``, which shows their mean ``(1/c) Σ_c g_c`` alone, ``(1, o, d)``: where every class has as many
     images, the gradient of the mean over all images.
+
+    Of networks that normalise each image by itself, ``g_c`` is a mean over images, so that a sketch can hold
+    ``Σ_i ∇_θ ℓ_i`` of each class and pair: as many numbers as there are weights, times classes, times pairs. That is so
+    with ``scope = "all"`` too, a mean over classes and not over images. With ``project = d'`` each output unit keeps d'
+    numbers, ``g R`` with one fixed R ``(d, d')`` for both sides, which keeps angles and differences nearly; "whole"
+    puts these side by side.
 
     Differentiable to the images, as the gradient of a gradient: the network is run with copies of its weights that
     share their memory, and is left as it was. A class takes as much memory as its graph; all classes of a batch are
@@ -51,12 +59,26 @@ class Gradients:
     """``"unit"``: a row per output unit, one tensor per layer; ``"whole"``: all weights in one row, one tensor."""
     scope: str = "class"
     """``"class"``: a gradient for each class; ``"all"``: one, the mean of theirs."""
+    project: int | None = None
+    """Numbers of each output unit that a random projection keeps, or None for all."""
+    seed: int = 0
+    """Seed of the projection."""
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 given = " or ".join(f'"{choice}"' for choice in choices)
                 raise InputError(f'see.{name} = "{getattr(self, name)}": give {given}')
+        must_project(self.project)
+
+    @property
+    def summed(self) -> Gradients:
+        """The gradients of the classes."""
+        return replace(self, scope="class")
+
+    def of_means(self, means: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The gradients of the classes, or their mean."""
+        return tuple(layer.mean(0, keepdim=True) if self.scope == "all" else layer for layer in means)
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Gradients of each weight tensor, class by class."""
@@ -94,6 +116,5 @@ class Gradients:
                 losses = functional.cross_entropy(logits, batch.y[part].to(logits), reduction="none")
                 found = torch.autograd.grad((mass * losses).sum(), looked_at, create_graph=differentiable)
             total = [a + b for a, b in zip(total, found, strict=True)] if total else list(found)
-        if self.rows == "whole":
-            return [torch.cat([gradient.flatten() for gradient in total])[None]]
-        return [gradient.flatten(1) for gradient in total]
+        layers = [projected(gradient.flatten(1), self.project, self.seed) for gradient in total]
+        return [torch.cat([layer.flatten() for layer in layers])[None]] if self.rows == "whole" else layers

@@ -2,6 +2,7 @@
 
 from latentdc.sketch.artefact import Sketch, SketchView
 from latentdc.sketch.make import sketch
-from latentdc.sketch.manifest import Manifest
+from latentdc.sketch.manifest import Manifest, must_be_sketchable
+from latentdc.sketch.size import sketch_bytes
 
-__all__ = ["Manifest", "Sketch", "SketchView", "sketch"]
+__all__ = ["Manifest", "Sketch", "SketchView", "must_be_sketchable", "sketch", "sketch_bytes"]

@@ -19,6 +19,7 @@ from latentdc.networks import FixedPool, Network, described_pool, fingerprint
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
+from latentdc.sketch.held import Held
 from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads, must_be_sketchable
 from latentdc.types import Batch, DataSpec, Net
 
@@ -26,15 +27,13 @@ from latentdc.types import Batch, DataSpec, Net
 class Sketch:
     """The real side of condensation as one file: a ``Source`` that touches no real image.
 
-    Sums are additive, so sketches merge and subtract. ``view(step)`` walks a seeded permutation of the pairs and
-    supplies the pair's network and augmentation draw together. Networks are rebuilt from their seed when first
-    needed and compared with the sha256 recorded when the sketch was taken.
+    Sums are additive, so sketches merge and subtract; those of landmarks only merge. ``view(step)`` walks a seeded
+    permutation of the pairs and supplies the pair's network and augmentation draw together. Networks are rebuilt from
+    their seed when first needed and compared with the sha256 recorded when the sketch was taken.
 
     Args:
         manifest: what was sketched and how.
-        sums: per layer ``(pairs, k, d)``, float64.
-        counts: images summed ``(pairs, k)``, float64.
-        scales: per layer squared kernel lengths ``(pairs, k)``, float64, or empty.
+        held: the numbers.
         augment: the augmentation; looked up by the manifest's name, when first needed, if None.
         pool: the networks; rebuilt from the manifest if None.
     """
@@ -42,14 +41,12 @@ class Sketch:
     def __init__(
         self,
         manifest: Manifest,
-        sums: Sequence[Tensor],
-        counts: Tensor,
-        scales: Sequence[Tensor] = (),
+        held: Held,
         *,
         augment: Augment | None = None,
         pool: FixedPool | None = None,
     ) -> None:
-        self.manifest, self.sums, self.counts, self.scales = manifest, tuple(sums), counts, tuple(scales)
+        self.manifest, self.held = manifest, held
         self.spec: DataSpec = manifest.spec
         self.pool = pool or described_pool(manifest.pool, self.spec)
         self._augment = augment
@@ -58,6 +55,21 @@ class Sketch:
         self._known: set[int] = set()
         self._accepted: set[tuple[int, int]] = set()
         self._kept_parts: list[object] = []
+
+    @property
+    def sums(self) -> tuple[Tensor, ...]:
+        """Sums of each layer; see ``Held``."""
+        return self.held.sums
+
+    @property
+    def counts(self) -> Tensor:
+        """Images summed ``(pairs, k)``, float64."""
+        return self.held.counts
+
+    @property
+    def scales(self) -> tuple[Tensor, ...]:
+        """Squared kernel lengths of each layer ``(pairs, k)``, or none."""
+        return self.held.scales
 
     @property
     def augment(self) -> Augment:
@@ -91,7 +103,7 @@ class Sketch:
     @property
     def num_bytes(self) -> int:
         """Bytes of the stored numbers (the file adds its manifest)."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (*self.sums, self.counts, *self.scales))
+        return self.held.num_bytes
 
     def pair(self, step: int) -> int:
         """Which pair a step sees: entry ``step % pairs`` of the permutation of round ``step // pairs``."""
@@ -121,14 +133,6 @@ class Sketch:
             self._draws[pair] = augmentation.load(self.manifest.draws[pair])
         return self._draws[pair]
 
-    def summaries(self, pair: int) -> tuple[Summary, ...]:
-        """What a pair shows of the real set, one summary per layer."""
-        counts = self.counts[pair]
-        if not self.scales:
-            return tuple(Summary(sums[pair], counts) for sums in self.sums)
-        both = zip(self.sums, self.scales, strict=True)
-        return tuple(Summary(sums[pair], counts, scale=scale[pair]) for sums, scale in both)
-
     def must_hold(self, see: Representation, by: Discrepancy) -> None:
         """Check that the sketch was taken for this representation and discrepancy.
 
@@ -137,7 +141,7 @@ class Sketch:
         """
         if (id(see), id(by)) in self._accepted:
             return
-        must_be_sketchable(see, by)
+        must_be_sketchable(see, by, self.manifest.landmarks)
         asked = dataclasses.replace(self.manifest, see=describe(see), by=describe(by))
         wrong = self.manifest.differences(asked)
         if wrong:
@@ -169,13 +173,11 @@ class Sketch:
         """Hand out networks and summaries on this device from now on; returns itself."""
         self.device = torch.device(device)
         self.pool.to(device)
-        self.sums = tuple(sums.to(device) for sums in self.sums)
-        self.scales = tuple(scale.to(device) for scale in self.scales)
-        self.counts = self.counts.to(device)
+        self.held = self.held.to(device)
         return self
 
     def merge(self, other: Sketch) -> Sketch:
-        """Sketch of the union of two disjoint sets.
+        """Sketch of the union of two disjoint sets; of landmarks it holds those of both.
 
         Raises:
             InputError: the two were not taken alike, or share a set; the message says what differs.
@@ -186,8 +188,13 @@ class Sketch:
         """Sketch of this set without the other, which must be part of it.
 
         Raises:
-            InputError: the two were not taken alike, or the other has more images of some class.
+            InputError: the two were not taken alike, the other has more images of some class, or they hold landmarks.
         """
+        if self.held.masses:
+            raise InputError(
+                "the sketches cannot be subtracted: a landmark stands for images of the whole set, and does not tell "
+                "those to take away from the others. Merge sketches of the parts that remain"
+            )
         if bool((self.counts < other.counts).any()):
             pair, cls = (self.counts < other.counts).nonzero()[0].tolist()
             raise InputError(
@@ -206,18 +213,11 @@ class Sketch:
         if wrong:
             raise InputError(f"the sketches cannot be {verb}: {'; '.join(wrong)}")
         manifest = self.manifest.combined(other.manifest, sign)
-        sums = [a + sign * b.to(a) for a, b in zip(self.sums, other.sums, strict=True)]
-        counts = self.counts + sign * other.counts.to(self.counts)
-        # A class of which nothing is left is exactly zero, without the residue of float64 rounding.
-        sums = [torch.where((counts > 0)[..., None], values, 0.0) for values in sums]
-        return Sketch(manifest, sums, counts, self.scales, augment=self._augment, pool=self.pool)
+        return Sketch(manifest, self.held.combined(other.held, sign), augment=self._augment, pool=self.pool)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all."""
-        tensors = {"counts": self.counts}
-        tensors |= {f"sums.{layer}": sums for layer, sums in enumerate(self.sums)}
-        tensors |= {f"scales.{layer}": scale for layer, scale in enumerate(self.scales)}
-        write(path, tensors, self.manifest.dumps())
+        write(path, self.held.tensors(), self.manifest.dumps())
 
     @staticmethod
     def load(path: str | Path, *, augment: Augment | None = None, pool: FixedPool | None = None) -> Sketch:
@@ -233,16 +233,7 @@ class Sketch:
             BundleError: the file is damaged, no sketch, or of another version.
         """
         tensors, text = read(path)
-        layers = sum(name.startswith("sums.") for name in tensors)
-        scaled = sum(name.startswith("scales.") for name in tensors)
-        return Sketch(
-            loads(text),
-            [tensors[f"sums.{layer}"] for layer in range(layers)],
-            tensors["counts"],
-            [tensors[f"scales.{layer}"] for layer in range(scaled)],
-            augment=augment,
-            pool=pool,
-        )
+        return Sketch(loads(text), Held.of(tensors), augment=augment, pool=pool)
 
 
 class SketchView:
@@ -261,10 +252,11 @@ class SketchView:
         return batch._replace(x=self.source.augment.apply(batch.x, self.source.draws(self.pair), self.source.spec))
 
     def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
-        """The pair's summaries of all classes."""
-        del classes
-        self.source.must_hold(see, by)
-        return self.source.summaries(self.pair)
+        """The pair's summaries of ``classes``; of additive ones of all classes."""
+        source = self.source
+        source.must_hold(see, by)
+        with torch.autocast(source.device.type, enabled=False):
+            return source.held.summaries(self.pair, see, by, classes)
 
     def batch(self, classes: Sequence[int]) -> Batch:
         """There are no images in a sketch.

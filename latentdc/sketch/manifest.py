@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from latentdc.data.augment import AUGMENTS, Augment
-from latentdc.discrepancies import Discrepancy
+from latentdc.discrepancies import DISCREPANCIES, Discrepancy
 from latentdc.errors import BundleError, InputError
-from latentdc.representations import Representation
+from latentdc.representations import Additive, Representation
 from latentdc.types import DataSpec
 
-VERSION = 1
+_VERSIONS = (1, 2)
+"""2 came with landmarks; a sketch without them is still of version 1."""
 _PLAIN = ("see", "by", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
 _OF_DATA = ("image_shape", "class_names", "mean", "std")
 _PLACES = ("pool.model", "pool.weights")
@@ -83,7 +84,10 @@ class Manifest:
     """Which data sets were added and subtracted, by name, fingerprint and number of images."""
     precision: str = "fp32"
     """Precision of the forward passes; sums are float64 in any case."""
-    version: int = VERSION
+    version: int = 1
+    """Format version of the file."""
+    landmarks: int | None = None
+    """Most weighted points that stand for a class, of all parts together; None if sums were taken."""
 
     @property
     def spec(self) -> DataSpec:
@@ -111,6 +115,7 @@ class Manifest:
             InputError: a set would be added, or subtracted, twice.
         """
         history = list(self.history)
+        landmarks = None if self.landmarks is None else self.landmarks + (other.landmarks or 0)
         for line in other.history:
             theirs = entry(line)
             wanted = sign * theirs.sign
@@ -129,15 +134,24 @@ class Manifest:
         fingerprint = hashlib.sha256("\n".join(sorted(history)).encode()).hexdigest()
         if len(history) == 1 and entry(history[0]).sign > 0:
             _, name, fingerprint = entry(history[0])
-        return dataclasses.replace(self, history=history, data={**self.data, "name": name, "fingerprint": fingerprint})
+        data = {**self.data, "name": name, "fingerprint": fingerprint}
+        return dataclasses.replace(self, history=history, data=data, landmarks=landmarks)
 
     def dumps(self) -> str:
-        """As JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """As JSON; without the keys that a file of its version does not know."""
+        told = dataclasses.asdict(self)
+        if self.landmarks is None:
+            del told["landmarks"]
+        return json.dumps(told, sort_keys=True)
 
     def digest(self) -> str:
         """sha256 of the JSON."""
         return hashlib.sha256(self.dumps().encode()).hexdigest()
+
+
+def version_of(landmarks: int | None) -> int:
+    """Format version of a new sketch."""
+    return 1 if landmarks is None else 2
 
 
 def entry(line: str) -> Entry:
@@ -163,8 +177,9 @@ def loads(text: str) -> Manifest:
         version = given.get("version")
     except (ValueError, AttributeError) as error:
         raise BundleError(f"the sketch's manifest is not readable: {error}") from error
-    if version != VERSION:
-        raise BundleError(f"the sketch has format version {version}; this latentdc reads {VERSION}: make it again")
+    if version not in _VERSIONS:
+        known = " and ".join(map(str, _VERSIONS))
+        raise BundleError(f"the sketch has format version {version}; this latentdc reads {known}: make it again")
     try:
         return Manifest(**given)
     except TypeError as error:
@@ -182,19 +197,30 @@ def _compare(name: str, mine: Any, other: Any) -> list[str]:
     return [f"{name} = {other!r} instead of {mine!r}"]
 
 
-def must_be_sketchable(see: Representation, by: Discrepancy) -> None:
-    """Refuse what a sketch cannot hold: discrepancies that need the points themselves, and parameters.
+def must_be_sketchable(see: Representation, by: Discrepancy, landmarks: int | None = None) -> None:
+    """Refuse what a sketch cannot hold, and landmarks where sums are exact.
 
     Raises:
         InputError: with what to use instead.
     """
-    if see.kind != "points":
+    looked, compared = type(see).__name__.lower(), type(by).__name__.lower()
+    batches = 'source.kind = "minibatches"'
+    if see.kind != "points" and not isinstance(see, Additive):
         raise InputError(
-            f'"{type(see).__name__.lower()}" shows as many numbers as the network has weights, for every class and '
-            'pair, and a sketch would keep them all; condense from mini-batches (source.kind = "minibatches")'
+            f'"{looked}" shows a row for each class and does not say which means over images it follows from (summed '
+            f"and of_means), so that no sum serves it; condense from mini-batches ({batches})"
         )
-    if not by.sketchable:
+    if landmarks is not None and landmarks < 1:
+        raise InputError(f"landmarks = {landmarks}: give at least 1, or leave it out")
+    if landmarks is not None and (see.kind != "points" or by.sketchable):
         raise InputError(
-            f'"{type(by).__name__.lower()}" needs the real points themselves, which a sketch does not hold; use "rff", '
-            'the sketchable form of "mmd", or condense from mini-batches (source.kind = "minibatches")'
+            f'landmarks = {landmarks}: of "{looked}" by "{compared}" a sketch holds sums, which are exact; leave '
+            "landmarks out"
+        )
+    if landmarks is None and see.kind == "points" and not by.sketchable:
+        sums = ", ".join(sorted(name for name, part in DISCREPANCIES.items() if part.sketchable))
+        raise InputError(
+            f'"{compared}" needs the real points themselves, which a sketch does not hold; give it weighted ones in '
+            f"their place (source.landmarks = 100), condense from mini-batches ({batches}), or use one of {sums} "
+            '("rff" is the form of "mmd" that has sums)'
         )

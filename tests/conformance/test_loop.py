@@ -28,7 +28,7 @@ CASES = [
     for formation in (None, *FORMATIONS)
     if source == "minibatches" or part.sketchable
 ]
-CASES += [("minibatches", "gradients", None)]
+CASES += [("minibatches", "gradients", None), ("sketch", "gradients", None), ("sketch", "energy", None)]
 CASES += [
     (source, name, None)
     for source in ("minibatches", "sketch")
@@ -63,7 +63,7 @@ def run(
             "optim": {"lr": 0.05},
             "source": {"kind": source, "arch": "mlp", "width": width, "num_pairs": 2, "num_per_class": 12},
         },
-        overrides={"formation": formation},
+        overrides={"formation": formation, "source.landmarks": 6 if case[:2] == ("sketch", "energy") else None},
     )
     built = build(recipe, store.spec)
     plain = make_source(built, store, progress=False)

@@ -33,7 +33,6 @@ CASES = [
     for objective, pairs in {"match": MATCHES, **OTHERS}.items()
     for see, by in pairs
     for source in ("mini-batches", "sketch")
-    if source == "mini-batches" or (DISCREPANCIES[by].sketchable and REPRESENTATIONS[see].kind == "points")
 ]
 
 
@@ -44,7 +43,8 @@ def case(request: pytest.FixtureRequest, make_store: Store) -> tuple[Match, Sour
     match: Match = OBJECTIVES[objective](REPRESENTATIONS[see](), DISCREPANCIES[by]())  # type: ignore[call-arg,assignment]
     if kind == "sketch":
         pool = FixedPool("convnet", store.spec, 0, 2, width=4)
-        source: Source = sketch(store, pool, DSA(), match.see, match.by, progress=False)
+        landmarks = None if match.by.sketchable else 4
+        source: Source = sketch(store, pool, DSA(), match.see, match.by, landmarks=landmarks, progress=False)
     else:
         fresh = FreshPool("convnet", store.spec, 0, width=4)
         source = Minibatches(store, UniformSampler(store, 4), fresh, DSA(), seed=0)
