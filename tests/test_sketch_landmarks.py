@@ -13,11 +13,11 @@ import torch
 from latentdc.data.augment import DSA
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES, Discrepancy, Energy, Mean, Mmd, Sinkhorn, Sliced
-from latentdc.errors import InputError
+from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool
 from latentdc.objectives import Match
 from latentdc.representations import Features, Gradients, Representation
-from latentdc.sketch import Sketch, sketch
+from latentdc.sketch import Sketch, make, sketch
 from latentdc.sketch.landmarks import landmarks
 
 Store = Callable[..., ClassStore]
@@ -158,3 +158,17 @@ def test_only_files_with_landmarks_are_of_a_new_version(store: ClassStore) -> No
     assert (plain.version, few.version) == (1, 2)
     assert "landmarks" not in json.loads(plain.dumps())
     assert json.loads(few.dumps())["landmarks"] == 3
+
+
+def test_an_interrupted_one_goes_on_and_another_does_not(
+    store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, straight = tmp_path / "real.safetensors", _take(store, Energy(), 3)
+    monkeypatch.setattr(make.shutil, "rmtree", lambda *_, **__: None)  # As if cut off just before the end.
+    _take(store, Energy(), 3, out=out)
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="another sketch"):
+        _take(store, Energy(), 4, out=out)
+    again = _take(store, Energy(), 3, out=out)
+    for a, b in zip(again.held.tensors().values(), straight.held.tensors().values(), strict=True):
+        assert torch.equal(a, b)

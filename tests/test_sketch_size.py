@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from latentdc.data.augment import NoAugment
@@ -11,6 +13,7 @@ from latentdc.networks import FixedPool
 from latentdc.recipe import build, dry_run, make_source, parse_recipe
 from latentdc.representations import Features, Gradients, HeadVariance, Representation
 from latentdc.sketch import Sketch, sketch, sketch_bytes
+from latentdc.types import DataSpec
 
 CASES: list[tuple[Representation, str, int | None, int]] = [
     (Features(), "mean", None, 8 * (4 + 1)),
@@ -53,3 +56,12 @@ def test_a_dry_run_counts_them(objective: dict[str, str], tiny_store: ClassStore
     source = make_source(parts, tiny_store, progress=False)
     assert isinstance(source, Sketch)
     assert dry_run(parts, tiny_store)["sketch_bytes"] == source.num_bytes
+
+
+@pytest.mark.parametrize(("project", "told"), [(None, "1.5 GB"), (64, "87 MB")])
+def test_the_figures_that_the_keys_tell(project: int | None, told: str) -> None:
+    spec = DataSpec((1, 28, 28), tuple("abcdefghij"), (0.5,), (0.25,))
+    pool, counts = FixedPool("convnet", spec, 0, 1), [1] * 10
+    taken = sketch_bytes(pool, Gradients(project=project), DISCREPANCIES["cosine"](), counts, num_pairs=60)
+    assert told == (f"{taken / 1e9:.1f} GB" if taken > 1e9 else f"{taken / 1e6:.0f} MB")
+    assert told in (Path(__file__).resolve().parents[1] / "pipelines/README.md").read_text(encoding="utf-8")

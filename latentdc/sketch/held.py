@@ -71,7 +71,7 @@ class Held:
 
     @torch.no_grad()
     def summaries(self, pair: int, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
-        """What a pair shows of the real set, one summary a layer; of points and landmarks at least of ``classes``.
+        """What a pair shows of the real set, one summary a layer, at least of ``classes``.
 
         Raises:
             InputError: parameters of a class without images.
