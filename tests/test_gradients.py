@@ -15,7 +15,8 @@ from latentdc.discrepancies import Cosine
 from latentdc.errors import InputError, RecipeError
 from latentdc.initialise import initialise, order_rows
 from latentdc.networks import FixedPool, FreshPool, Network
-from latentdc.networks.compiled import Observed, observer
+from latentdc.networks import compiled as compiled_module
+from latentdc.networks.compiled import Observed, missing_compiler, observer
 from latentdc.objectives import Match
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.recipe import build, parse_recipe
@@ -100,16 +101,44 @@ def test_rows_are_ordered_by_features(tiny_store: ClassStore) -> None:
     assert sorted(ordered.z["x"].flatten(1).sum(1).tolist()) == sorted(bank.z["x"].flatten(1).sum(1).tolist())
 
 
-def test_a_sketch_that_compiles_is_refused(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("latentdc.sketch.make.observer", lambda **_: observer())
-    pool = FixedPool("mlp", tiny_store.spec, 0, 1, width=4)
-    with pytest.raises(InputError, match=r"does not allow: set compile = false"):
-        sketch(tiny_store, pool, NoAugment(), Gradients(), Cosine(), compile=True, progress=False)
+@pytest.mark.slow
+@pytest.mark.skipif(missing_compiler() is not None, reason=f"needs {missing_compiler()}")
+def test_a_compiled_network_shows_the_same_gradients(tiny_store: ClassStore) -> None:
+    net, syn = _net(tiny_store), _syn(tiny_store)
+    fast = Observed(net, observer(compile=True))
+    for differentiable in (False, True):
+        plain, found = (Gradients()(each, syn, differentiable=differentiable) for each in (net, fast))
+        assert all(layer.requires_grad == differentiable for layer in found)
+        torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
 
 
-def test_a_compiled_network_is_refused(tiny_store: ClassStore) -> None:
-    with pytest.raises(InputError, match=r"does not allow: set compile = false"):
-        Gradients()(Observed(_net(tiny_store), observer()), _syn(tiny_store), differentiable=True)
+def test_only_what_is_differentiated_once_is_compiled(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    plain = compiled_module._scores
+    monkeypatch.setattr(
+        compiled_module, "_compiled_scores", lambda: lambda *given: (passes.append(len(given[-1])), plain(*given))[1]
+    )
+    net, syn = _net(tiny_store), _syn(tiny_store)
+    seen = Observed(net, observer())
+    Gradients()(seen, syn, differentiable=True)
+    assert not passes
+    Gradients()(seen, syn, differentiable=False)
+    assert sum(passes) == len(syn.x)
+    Gradients()(net, syn, differentiable=False)
+    assert sum(passes) == len(syn.x)
+    sketch(
+        tiny_store, FixedPool("mlp", tiny_store.spec, 0, 1, width=4), NoAugment(), Gradients(), Cosine(), progress=False
+    )
+    assert sum(passes) == len(syn.x), "classes of a batch come in parts of any size"
+
+
+def test_what_is_no_module_is_refused(tiny_store: ClassStore) -> None:
+    class Look:
+        def observe(self, x: torch.Tensor) -> Any:
+            raise AssertionError
+
+    with pytest.raises(InputError, match="Look is no torch module: gradients of weights need one"):
+        Gradients()(Look(), _syn(tiny_store), differentiable=False)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +149,6 @@ def test_a_compiled_network_is_refused(tiny_store: ClassStore) -> None:
             r'sketch", objective\.see = "gradients", .*: landmarks = 5: of "gradients" by "cosine" a sketch holds sums',
         ),
         ({"source.kind": "sketch", "source.pool.kind": "trained"}, r"taken once, under networks that stay as they are"),
-        ({"compile": True}, r'compile = true and objective\.see = "gradients": .*Set compile = false'),
         ({"objective.by": "energy"}, r"Gradients shows parameters, but Energy accepts points"),
     ],
 )

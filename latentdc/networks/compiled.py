@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.types import Net, Observation
@@ -94,9 +95,45 @@ def observer(*, compile: bool = False, device: torch.device | str = "cpu") -> Ob
     return compiled(_observe)
 
 
+def _scores(network: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    found: Tensor = torch.func.functional_call(network, weights, (x,))
+    return found
+
+
+_compiled_scores = functools.cache(lambda: compiled(_scores))
+
+
+def scores(net: Net, weights: dict[str, Tensor], x: Tensor, *, once: bool) -> Tensor:
+    """Class scores ``(n, k)`` of images ``(n, c, h, w)`` by a network with other weights in the place of its own.
+
+    Args:
+        net: a network, or the compiled way to run it.
+        weights: by the names of its parameters.
+        x: images.
+        once: gradients will be taken, but not differentiated again: only then can a compiled pass be used.
+
+    Raises:
+        InputError: there is no network with weights behind it.
+    """
+    run = _compiled_scores() if once and isinstance(net, Observed) else _scores
+    return run(module_of(net), weights, x)
+
+
+def module_of(net: Net) -> nn.Module:
+    """The network itself, also of a compiled way to run it.
+
+    Raises:
+        InputError: it is no module, so that it has no weights that could be looked at.
+    """
+    inner = net.net if isinstance(net, Observed) else net
+    if not isinstance(inner, nn.Module):
+        raise InputError(f"{type(inner).__name__} is no torch module: gradients of weights need one.")
+    return inner
+
+
 @dataclass(frozen=True)
 class Observed:
-    """A network as the loop sees it (see ``latentdc.types.Net``), run another way."""
+    """A network as the loop sees it (see ``latentdc.types.Net``), compiled."""
 
     net: Net
     run: Observe

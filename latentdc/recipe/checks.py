@@ -16,7 +16,7 @@ from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Recipe, SourceSpec
-from latentdc.representations import Attention, Gradients, Representation
+from latentdc.representations import Attention, Representation
 from latentdc.sketch import must_be_sketchable
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
@@ -27,12 +27,6 @@ def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepanc
     Raises:
         RecipeError: with what to use instead.
     """
-    for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
-        if isinstance(see, Gradients) and recipe.compile:
-            raise RecipeError(
-                f'compile = true and objective.see = "{term.see.kind}": gradients are differentiated again, which a '
-                "compiled network does not allow. Set compile = false."
-            )
     if recipe.source.kind != "sketch":
         return
     if recipe.objective.plus:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from latentdc.errors import InputError
+from latentdc.networks.compiled import module_of, scores
 from latentdc.representations.base import shares_of
 from latentdc.representations.projection import must_project, projected
 from latentdc.types import Batch, Net
@@ -36,13 +37,13 @@ class Gradients:
     numbers, ``g R`` with one fixed R ``(d, d')`` for both sides, which keeps angles and differences nearly; "whole"
     puts these side by side.
 
-    Differentiable to the images, as the gradient of a gradient: the network is run with copies of its weights that
-    share their memory, and is left as it was. A class takes as much memory as its graph; all classes of a batch are
-    alive at once.
+    Differentiable to the images, as the gradient of a gradient, which torch does not compile: of compiled networks only
+    the real side's pass is. The network is run with copies of its weights that share their memory, and is left as it
+    was. A class takes as much memory as its graph; all classes of a batch are alive at once.
 
     Raises:
-        InputError: an unknown choice; when called with something that is no module, such as a compiled network, which
-            torch cannot differentiate twice, or with a network that has no such layers.
+        InputError: an unknown choice; when called with something that is no module, or with a network that has no such
+            layers.
 
     *Reference:* Zhao, Mopuri and Bilen 2021, "Dataset Condensation with Gradient Matching", arXiv 2006.05929, eq. 9;
     ``layers = "convolutions"``: Kim et al. 2022 (IDC), arXiv 2205.14959, as their code has it; ``scope = "all"``:
@@ -82,11 +83,6 @@ class Gradients:
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Gradients of each weight tensor, class by class."""
-        if not isinstance(net, nn.Module):
-            raise InputError(
-                'see = "gradients" differentiates through a gradient, which a compiled network does not allow: set '
-                "compile = false."
-            )
         # The weights' copies learn, so that the graph must not be asked for where nothing else does.
         free = any(part is not None and part.requires_grad for part in (batch.x, batch.y, batch.w))
         differentiable = differentiable and free and torch.is_grad_enabled()
@@ -96,22 +92,21 @@ class Gradients:
         found = [self._gradient(net, batch, rows, share, differentiable) for rows, share in shares]
         return tuple(torch.stack(layer) for layer in zip(*found, strict=True))
 
-    def _gradient(
-        self, net: nn.Module, batch: Batch, rows: Tensor, share: Tensor, differentiable: bool
-    ) -> list[Tensor]:
+    def _gradient(self, net: Net, batch: Batch, rows: Tensor, share: Tensor, differentiable: bool) -> list[Tensor]:
         """Of ``Σ_i share_i ℓ_i`` over some rows: ``(o, d)`` of each layer, or ``(1, d)`` of all."""
-        weights = {name: value.detach().requires_grad_() for name, value in net.named_parameters()}
+        module = module_of(net)
+        weights = {name: value.detach().requires_grad_() for name, value in module.named_parameters()}
         looked_at = [value for value in weights.values() if value.ndim > (2 if self.layers == "convolutions" else 1)]
         if not looked_at:
             raise InputError(
-                f'see.layers = "{self.layers}": {type(net).__name__} has no such weight tensor. Use layers = "all", or '
-                'a convolutional network such as source.arch = "convnet".'
+                f'see.layers = "{self.layers}": {type(module).__name__} has no such weight tensor. Use layers = "all", '
+                'or a convolutional network such as source.arch = "convnet".'
             )
         size = len(rows) if differentiable else _MOST_ROWS
         total: list[Tensor] = []
         for part, mass in zip(torch.split(rows, size), torch.split(share, size), strict=True):
             with torch.enable_grad():
-                logits = torch.func.functional_call(net, weights, (batch.x[part],))
+                logits = scores(net, weights, batch.x[part], once=not differentiable)
                 logits = logits if logits.dtype == batch.x.dtype else logits.float()
                 losses = functional.cross_entropy(logits, batch.y[part].to(logits), reduction="none")
                 found = torch.autograd.grad((mass * losses).sum(), looked_at, create_graph=differentiable)

@@ -105,7 +105,9 @@ class Embedder:
         self, net: Network, draws: list[AugmentDraw], rows: Tensor
     ) -> Iterator[tuple[int, Tensor, Tensor | None, tuple[Tensor, ...]]]:
         """Some images a batch at a time: their number, and class, weight and numbers of each row that is looked at."""
-        look, observed = look_of(self.see), net if self.run is None else Observed(net, self.run)
+        look = look_of(self.see)
+        # Parameters are seen class by class, of which a batch holds parts of any size: each would be compiled anew.
+        observed = net if self.run is None or look.kind == "parameters" else Observed(net, self.run)
         for part in torch.split(rows, self.batch_size):
             # A short last batch is filled up: a compiled network then meets one shape only. Means would change.
             filled = look.kind == "points" and len(rows) > self.batch_size

@@ -147,9 +147,7 @@ class _Cell:
         """The footing as changes to the recipe."""
         wanted = self.wanted
         budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
-        resolved = load_recipe(self.recipe, settings=self.settings, overrides=budget)
-        twice = any(term.see.kind == "gradients" for term in resolved.objective.terms)
-        return {**budget, "precision": wanted.precision, "compile": (wanted.compile and not twice) or None}
+        return {**budget, "precision": wanted.precision, "compile": wanted.compile or None}
 
     def _steps(self, seen: Data, changes: Mapping[str, Any]) -> int | None:
         """Steps that the budget buys, as measured; None keeps a recipe that takes none."""

@@ -50,7 +50,7 @@ class Comparison:
     training images is kept from condensation and baselines, so that one may choose by it and report the other."""
     precision: str = "fp32"
     compile: bool = False
-    """Compile networks, where a recipe allows it."""
+    """Compile networks and students."""
 
     def __post_init__(self) -> None:
         find_protocol(self.protocol)
