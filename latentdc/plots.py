@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from latentdc.atomic import replacing
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.evaluate.records import Report, Row
 
@@ -84,6 +85,6 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _save(figure: Figure, path: str | Path) -> Path:
     file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=150)
+    with replacing(file) as part:
+        figure.savefig(part, dpi=150, format="png")
     return file

@@ -150,6 +150,9 @@ def test_gradients_and_landmarks_end_to_end(kind: str, root: Path, tmp_path: Pat
     provenance = load_bundle(tmp_path / "out").provenance
     assert provenance["sketch"] == Sketch.load(sketch).manifest.digest()
     assert ("landmarks = 2" in provenance["recipe_toml"]) == (kind == "landmarks")
+    if kind == "landmarks":
+        plain = refused("condense", "--data", root / "a", "--sketch", sketch, *budget, "--out", tmp_path / "no")
+        assert 'landmarks for Energy, and objective.by = "mean" takes sums' in plain
 
 
 def test_settings_can_be_chosen_on_held_out_images(root: Path, tmp_path: Path) -> None:

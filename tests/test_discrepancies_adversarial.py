@@ -97,9 +97,11 @@ def test_the_sums_of_the_fixed_one_are_refused() -> None:
         AdversarialCharacteristicFunction()(CharacteristicFunction().summarise(REAL, REAL_OWNER, 2), SYN, SYN_OWNER)
 
 
-def test_recipes_ask_for_it_by_name_and_a_sketch_cannot_hold_it(tiny_store: ClassStore) -> None:
+def test_recipes_ask_for_it_by_name_and_a_sketch_gives_it_landmarks(tiny_store: ClassStore) -> None:
     recipe = load_recipe("ncfm", settings=["objective.by.kind=cf-adversarial", "objective.by.ascents=2"])
     assert recipe.objective.by.options == {"weight": 300.0, "ascents": 2}
     sketched = {"images_per_class": 1, "objective": {"by": "cf-adversarial"}, "source": {"kind": "sketch"}}
-    with pytest.raises(RecipeError, match=r'objective\.by = "cf-adversarial": a sketch holds sums'):
+    with pytest.raises(RecipeError, match=r'by = "cf-adversarial": .*give it weighted ones .*landmarks = 100'):
         build(parse_recipe({**sketched, "decoder": "pixels"}), tiny_store.spec)
+    sketched["source"]["landmarks"] = 3
+    build(parse_recipe({**sketched, "decoder": "pixels"}), tiny_store.spec)

@@ -182,4 +182,25 @@ def test_all_terms_share_one_look_at_the_set(tiny_store: ClassStore, monkeypatch
     torch.testing.assert_close(total, apart)
     torch.testing.assert_close(together, alone)
     torch.autograd.grad(whole(view, syn), syn.x)  # nothing of a loss is kept for the next one
-    assert not Penalised(Match(Gradients(), Cosine()), parts[1:]).once
+
+
+def test_terms_may_look_at_gradients_and_at_other_labels(tiny_store: ClassStore) -> None:
+    class Apart(Objective):
+        """An own term: gradients under a name of its own, and the images under other labels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.look = Gradients()
+
+        def forward(self, view: Any, syn: Batch) -> Tensor:
+            shown = view.augment(syn._replace(y=syn.y.roll(1, 1)))
+            return sum(layer.square().sum() for layer in self.look(view.net, shown, differentiable=True))
+
+    source = Minibatches(
+        tiny_store, UniformSampler(tiny_store, 4), FreshPool("mlp", tiny_store.spec, 0, width=8), DSA(), seed=0
+    )
+    batch = tiny_store.batch([0, 5, 12, 14, 24, 30])
+    syn = batch._replace(x=batch.x.clone().requires_grad_())
+    parts = [Match(Gradients(), Cosine()), CrossEntropy(0.5), Apart()]
+    apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
+    torch.testing.assert_close(Penalised(parts[0], parts[1:])(source.view(0), syn), apart)

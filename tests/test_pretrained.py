@@ -196,12 +196,17 @@ def test_what_cannot_be_is_refused(options: dict[str, str], message: str) -> Non
 
 def test_other_weights_are_refused(shuffle: Path, tmp_path: Path) -> None:
     name = "torchvision:mobilenet_v3_small"
-    with pytest.raises(BundleError, match=r'weights.pth: are no weights of "torchvision:mobilenet_v3_small"'):
+    with pytest.raises(BundleError, match=r'weights.pth: not the weights of "torchvision:mobilenet_v3_small"'):
         load(name, weights=str(shuffle))
     code, lists = tmp_path / "code.pth", tmp_path / "lists.pth"
     torch.save({"run": print}, code)
     torch.save({"numbers": [1.0]}, lists)
-    for path, message in ((code, "cannot be read as weights"), (lists, "holds no state dictionary")):
+    (tmp_path / "empty.pth").touch()
+    for path, message in (
+        (code, "read as weights"),
+        (tmp_path / "empty.pth", "as weights, .* EOFError"),
+        (lists, "holds no state dictionary"),
+    ):
         with pytest.raises(BundleError, match=message):
             from_torchvision.load("shufflenet_v2_x0_5", GREY, path, maps=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import SAMPLERS, UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Mean
-from latentdc.errors import BundleError, InputError
+from latentdc.errors import BundleError, InputError, RecipeError
 from latentdc.networks import FixedPool, PretrainedPool
 from latentdc.objectives import PENALTIES
-from latentdc.recipe import as_sketched, build, citations, make_bank, make_source, parse_recipe
+from latentdc.recipe import as_sketched, build, citations, identity, make_bank, make_source, parse_recipe
+from latentdc.recipe.spec import Part
 from latentdc.representations import REPRESENTATIONS, Features
 from latentdc.seeding import stream
 from latentdc.sketch import Sketch, sketch
@@ -88,6 +90,18 @@ def test_a_sketch_knows_its_network_by_the_weights(tiny_store: ClassStore, tmp_p
     parts = build(recipe, tiny_store.spec)
     with pytest.raises(BundleError, match=r'not the one it was taken with.*moved" has other weights or numbers now'):
         make_source(parts, tiny_store, given=Sketch.load(file)).view(0)
+
+
+def test_a_run_may_be_taken_up_with_the_model_elsewhere(tiny_store: ClassStore, tmp_path: Path) -> None:
+    model = write_backbone(tmp_path / "model")
+    first = identity(build(_of(model), tiny_store.spec))
+    assert identity(build(_of(model.rename(tmp_path / "moved")), tiny_store.spec)) == first
+
+
+def test_labels_cannot_be_learned_without_class_scores(tiny_store: ClassStore, tmp_path: Path) -> None:
+    recipe = replace(_of(write_backbone(tmp_path / "model")), labels=Part("learned"))
+    with pytest.raises(RecipeError, match=r'source.pool = "pretrained": its networks have no class scores to compare'):
+        build(recipe, tiny_store.spec)
 
 
 def test_parts_taken_of_models_in_two_places_merge(tiny_store: ClassStore, tmp_path: Path) -> None:

@@ -115,17 +115,21 @@ def scores(net: Net, weights: dict[str, Tensor], x: Tensor, *, once: bool) -> Te
     Raises:
         InputError: there is no network with weights behind it.
     """
+    while once and not isinstance(net, Observed | nn.Module) and hasattr(net, "net"):
+        net = net.net
     run = _compiled_scores() if once and isinstance(net, Observed) else _scores
     return run(module_of(net), weights, x)
 
 
 def module_of(net: Net) -> nn.Module:
-    """The network itself, also of a compiled way to run it.
+    """The network itself, also of another way to run it, whose ``net`` it is.
 
     Raises:
         InputError: it is no module, so that it has no weights that could be looked at.
     """
-    inner = net.net if isinstance(net, Observed) else net
+    inner: object = net
+    while not isinstance(inner, nn.Module) and hasattr(inner, "net"):
+        inner = inner.net
     if not isinstance(inner, nn.Module):
         raise InputError(f"{type(inner).__name__} is no torch module: gradients of weights need one.")
     return inner

@@ -41,6 +41,7 @@ from latentdc.types import Batch, DataSpec, Decoder, Formation
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile", "labels")
 """Keys that do not decide what a step does, or that another entry states better (a decoder's weights for its name).
 A cosine schedule adds ``steps`` in ``condense``; storage comes after, and so do labels unless they are learned."""
+_PLACES = ("source.pool.options.model", "source.pool.options.weights")
 _LATER = (
     *("objective.weights", "objective.plus", "objective.penalties"),
     *("source.sampler", "source.pool", "source.train_augment", "source.cut_mix", "source.landmarks"),
@@ -216,6 +217,8 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     # What is not there decides nothing, today or in a run begun before it existed.
     absent = Recipe(images_per_class=1).flat()
     flat = {name: value for name, value in flat.items() if not name.startswith(_LATER) or value != absent.get(name)}
+    if built.pretrained is not None:  # their weights say which they are, not where they lie
+        flat = {name: value for name, value in flat.items() if name not in _PLACES}
     if isinstance(source, Sketch):
         flat = {name: value for name, value in flat.items() if not name.startswith("source.")}
         flat["source.sketch"] = source.manifest.digest()

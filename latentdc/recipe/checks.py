@@ -123,6 +123,11 @@ def check_labels(recipe: Recipe, sees: Sequence[Representation], objective: Obje
         return
     if not any(shown.requires_grad for see in sees for shown in see(*_trial(recipe, spec), differentiable=True)):
         kinds = ", ".join(f'"{term.see.kind}"' for term in recipe.objective.terms)
+        if not part_class("source.pool", recipe.source.pool).has_classifier:
+            raise RecipeError(
+                f'labels = "{recipe.labels.kind}" and source.pool = "{recipe.source.pool.kind}": its networks have no '
+                "class scores to compare labels with. Use another pool, or other labels."
+            )
         raise RecipeError(
             f'labels = "{recipe.labels.kind}" and objective.see = {kinds}: nothing in the objective looks at labels, '
             'which would stay as they start. Use see = "gradients", or add penalties = ["cross-entropy"] (a penalty of '

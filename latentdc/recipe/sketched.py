@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from latentdc.errors import InputError
+from latentdc.recipe.parts import part_class
 from latentdc.recipe.spec import Part, Recipe, SourceSpec
 from latentdc.sketch import Sketch
 from latentdc.types import DataSpec
@@ -24,9 +25,14 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         asked: keys that were asked for by name; what the recipe's file alone says of a source gives way silently.
 
     Raises:
-        InputError: a source was asked for that is not the sketch's.
+        InputError: a source was asked for that is not the sketch's, or sums where it holds landmarks.
     """
     manifest = taken.manifest
+    if manifest.landmarks is not None and part_class("objective.by", recipe.objective.by).sketchable:
+        raise InputError(
+            f"the sketch holds points, landmarks for {manifest.by['part']}, and objective.by = "
+            f'"{recipe.objective.by.kind}" takes sums: compare by what it was taken for (--set objective.by=NAME).'
+        )
     source = replace(
         recipe.source,
         kind="sketch",

@@ -98,6 +98,7 @@ def main() -> int:
     parser.add_argument("--note", required=True, help="circumstances, for instance what else ran on the machine")
     parser.add_argument("--out", type=Path, default=RECORDS, help="folder of the record")
     given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
     load, code, data = os.getloadavg(), code_now(), open_data(given.data)
     of = {
         "minibatches": (f"source.num_per_class={given.real_per_class}",),

@@ -83,7 +83,8 @@ def load(name: str, spec: DataSpec, weights: Path | None, *, maps: bool) -> Torc
         try:
             model.load_state_dict(_state(weights))
         except RuntimeError as error:
-            raise BundleError(f'{weights}: are no weights of "torchvision:{name}": {error}') from error
+            told = " ".join(str(error).split())[:200]  # it lists all that is missing
+            raise BundleError(f'{weights}: not the weights of "torchvision:{name}": {told} …') from error
     seeing = _seeing(preset, spec)
     seeing.must_agree(preset, spec.image_shape, f"torchvision:{name}")
     return TorchvisionBackbone(model, spec, seeing, maps=maps)
@@ -142,7 +143,10 @@ def _state(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged archive or pickle raises
-        raise BundleError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+        raise BundleError(
+            f"{path}: cannot be read as weights, a state dictionary saved by torch or in safetensors: "
+            f"{type(error).__name__} {str(error).strip().partition(chr(10))[0]}".strip()
+        ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise BundleError(f"{path}: holds no state dictionary, a tensor for each name.")
     return state

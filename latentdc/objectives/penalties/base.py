@@ -50,12 +50,10 @@ class Penalised(Objective):
         self.needs_start = any(part.needs_start for part in parts)
         self.needs_images = any(part.needs_images for part in parts)
         self.orders = any(part.orders for part in parts)
-        # Gradients of weights are no look at images: they need the network itself.
-        self.once = all(getattr(getattr(part, "see", None), "kind", "points") == "points" for part in self.modules())
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Sum over the parts."""
-        view = Once(view) if self.once else view
+        view = Once(view)
         return torch.stack([part(view, syn) for part in self.parts]).sum()
 
 

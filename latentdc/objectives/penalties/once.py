@@ -30,7 +30,10 @@ class _Latest(Generic[R]):
 
 
 class _Looked:
-    """A network that looks at the same synthetic images once; see ``latentdc.types.Net``."""
+    """A network that looks at the same synthetic images once; see ``latentdc.types.Net``.
+
+    ``net`` is what it stands for, for those who need more than a look.
+    """
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -52,10 +55,10 @@ class Once:
         self.step = view.step
         self.net: Net = _Looked(view.net)
         self.rng, self.real, self.batch = view.rng, view.real, view.batch
-        self._augment, self._augmented = view.augment, _Latest[Batch]()
+        self._augment, self._augmented = view.augment, _Latest[Tensor]()
         if (begun := getattr(view, "begun", None)) is not None:
             self.begun: Callable[[Batch], Batch] = begun
 
     def augment(self, batch: Batch) -> Batch:
         """The batch under the step's draw."""
-        return self._augmented(batch.x, lambda: self._augment(batch))
+        return batch._replace(x=self._augmented(batch.x, lambda: self._augment(batch).x))

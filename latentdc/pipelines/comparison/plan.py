@@ -67,6 +67,24 @@ class Plan:
         with FileLock(self._place("page", "lock")):
             yield
 
+    def must_agree(self, name: str, recipe: str) -> None:
+        """Refuse to take what is there of a cell for that of another recipe.
+
+        Args:
+            name: of the cell.
+            recipe: digest of its recipe, noted the first time.
+
+        Raises:
+            InputError: the recipe, or the settings of its variant, were others when the cell was begun.
+        """
+        known = self._cell(name)
+        if known.setdefault("recipe", recipe) != recipe:
+            raise InputError(
+                f"{name}: its recipe or settings are others than when it was begun. Give the variant another name, or "
+                f"delete {self.folder}/cells/{name}.json, bundles/{name}, bundles/{name}.run and */{name}."
+            )
+        _write(self._place(name, "json"), known)
+
     def steps(self, name: str, measure: Callable[[], int | None]) -> int | None:
         """Steps of a cell, measured the first time and the same ever after."""
         known = self._cell(name)
@@ -78,7 +96,10 @@ class Plan:
 
     def note(self, name: str, failed: str | None) -> None:
         """Keep why a cell has no report, or forget it."""
-        known = self._cell(name)
+        try:
+            known = self._cell(name)
+        except InputError:  # what is wrong with it has been said
+            return
         known.pop("failed", None)
         _write(self._place(name, "json"), known | ({"failed": failed} if failed else {}))
 
@@ -93,7 +114,10 @@ class Plan:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file}: damaged ({error}). Delete it, or give another folder (--out).") from error
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.recipe import load_recipe
+from latentdc.recipe.toml import to_toml
 from latentdc.report import FILE, read_report, save_grid, write_report
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def compare(
 
     In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps measured), ``bundles/CELL``,
     ``SPLIT/CELL/report.json`` with the picture of the set, ``runs.jsonl``, and after each cell a
-    ``README.md`` with the tables of all of them and, where matplotlib is there, a plot of each. Processes that are
+    ``README.md``, written anew, with the tables of all and, where matplotlib is there, plots. Processes that are
     given the same comparison and folder share the cells among them; seconds are then measured as they are, side by
     side. A cell that cannot be run is noted, and tried again the next time.
 
@@ -98,6 +100,7 @@ class _Cell:
     def outcome(self, data: Data, seen: Data, plan: Plan, *, workers: int, progress: bool) -> tuple[Report, ...] | str:
         """The reports, after whatever of the work is left, or why there are none."""
         try:
+            plan.must_agree(self.name, self._recipe())
             found = tuple(
                 self._report(split, data if split == "held-out" else seen, seen, plan, workers, progress)
                 for split in self.wanted.splits
@@ -130,8 +133,8 @@ class _Cell:
             workers=workers,
             progress=progress,
         )
-        write_report(found, target)
         save_grid(target / "grid.png", subject.images.x, subject.images.owner, seen.train.spec.class_names)
+        write_report(found, target)  # the last thing, for it says that the cell is done
         return found
 
     def _bundle(self, seen: Data, plan: Plan) -> Path:
@@ -142,6 +145,11 @@ class _Cell:
             steps = plan.steps(self.name, lambda: self._steps(seen, changes))
             self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
         return bundle
+
+    def _recipe(self) -> str:
+        """Digest of all that the cell's recipe says."""
+        resolved = load_recipe(self.recipe, settings=self.settings, overrides=self._changes())
+        return hashlib.sha256(to_toml(resolved).encode()).hexdigest()
 
     def _changes(self) -> dict[str, Any]:
         """The footing as changes to the recipe."""

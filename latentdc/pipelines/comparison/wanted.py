@@ -17,6 +17,8 @@ from latentdc.evaluate.sets import split_data
 from latentdc.recipe.toml import from_table
 
 SPLITS = ("held-out", "test")
+_FOOTING = ("images_per_class", "bytes_per_class", "steps", "precision", "compile")
+"""Keys of recipes that a comparison has of its own."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,12 @@ class Comparison:
             raise RecipeError("a comparison needs at least one recipe and, if it names variants, one of these.")
         if len(self.cells) < len(self.recipes) * len(self.variants):
             raise RecipeError(f"comparison: two cells have one name among {', '.join(self.cells)}; rename a file.")
+        for name in (*self.variants, *self.cells):
+            if name and Path(name).name != name:
+                raise RecipeError(f'comparison: "{name}" names files; use letters, digits, "-", "_" and ".".')
+        for setting in (each for _, settings in self.cells.values() for each in settings):
+            if (key := setting.partition("=")[0].strip()) in _FOOTING:
+                raise RecipeError(f'comparison: settings "{setting}": all cells share this; give {key} beside recipes.')
         for one, other in (("images_per_class", "bytes_per_class"), ("seconds", "steps")):
             if (getattr(self, one) is None) == (getattr(self, other) is None):
                 raise RecipeError(f"comparison: give exactly one of {one} and {other}.")
