@@ -34,7 +34,7 @@ def plot_bytes(reports: Sequence[Report], path: str | Path, *, student: str = "c
 
 
 def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student: str = "convnet") -> Path:
-    """Plot the accuracy of each set as a dot, best on top, baselines as lines; return the picture's path.
+    """Plot the accuracy of each set as a dot, best on top, real images as lines; return the picture's path.
 
     Args:
         reports: by the name that stands beside the dot.
@@ -54,12 +54,13 @@ def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student:
     means, deviations = [row.accuracy_mean for _, row in own], [row.accuracy_std for _, row in own]
     axes.errorbar(means, range(len(own)), xerr=deviations, fmt="o", capsize=3, markersize=4)
     axes.set_yticks(range(len(own)), [name for name, _ in own], fontsize=8)
-    others = {(row.name, row.basis): row.accuracy_mean for row in rows if row.name != "bundle"}
-    for number, ((name, basis), mean) in enumerate(sorted(others.items(), key=lambda each: each[1]), 1):
-        label = f"{name} ({basis.replace('-', ' ')})"
-        axes.axvline(mean, color=f"C{number}", linestyle="--", linewidth=1, label=label)
+    # What a decoder makes undistilled is another line for each decoder: it stands in the tables.
+    real = {(row.name, row.images_per_class): row for row in rows if row.name in ("random-real", "medoids")}
+    for number, ((name, images), row) in enumerate(sorted(real.items(), key=lambda each: each[1].accuracy_mean), 1):
+        label = f"{name}, {images:g} a class"
+        axes.axvline(row.accuracy_mean, color=f"C{number}", linestyle="--", linewidth=1, label=label)
     axes.set_xlabel("accuracy (%)")
-    if others:
+    if real:
         figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return _save(figure, path)
 
