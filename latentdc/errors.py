@@ -43,6 +43,12 @@ class MissingExtraError(LatentDCError, ImportError):
     """An optional dependency is missing; the message names the extra that brings it."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in a line; its name where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
 def unknown(what: str, given: str, known: Iterable[str]) -> str:
     """Message for an unknown name: what was given, the nearest known name, and all known names.
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from latentdc.errors import InputError
+from latentdc.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -82,7 +82,7 @@ def _failures() -> tuple[type[Exception], ...]:
 
 
 def _reason(error: Exception) -> str:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    said = first_line(error)
     return said if said.endswith((".", "!", "?")) else f"{said}."
 
 

@@ -163,12 +163,16 @@ def test_wrong_values_are_refused(make: Callable[[], Any], message: str) -> None
         make()
 
 
+def _met(store: ClassStore) -> tuple[Minibatches, Batch]:
+    """Mini-batches of a store, and six of its images to learn."""
+    pool = FreshPool("mlp", store.spec, 0, width=8)
+    batch = store.batch([0, 5, 12, 14, 24, 30])
+    source = Minibatches(store, UniformSampler(store, 4), pool, DSA(), seed=0)
+    return source, batch._replace(x=batch.x.clone().requires_grad_())
+
+
 def test_all_terms_share_one_look_at_the_set(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Minibatches(
-        tiny_store, UniformSampler(tiny_store, 4), FreshPool("mlp", tiny_store.spec, 0, width=8), DSA(), seed=0
-    )
-    batch = tiny_store.batch([0, 5, 12, 14, 24, 30])
-    syn = batch._replace(x=batch.x.clone().requires_grad_())
+    source, syn = _met(tiny_store)
     parts = [Match(Features(), Mean()), CrossEntropy(0.5), IntraInter()]
     apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
     (alone,) = torch.autograd.grad(apart, syn.x)
@@ -196,11 +200,7 @@ def test_terms_may_look_at_gradients_and_at_other_labels(tiny_store: ClassStore)
             shown = view.augment(syn._replace(y=syn.y.roll(1, 1)))
             return sum(layer.square().sum() for layer in self.look(view.net, shown, differentiable=True))
 
-    source = Minibatches(
-        tiny_store, UniformSampler(tiny_store, 4), FreshPool("mlp", tiny_store.spec, 0, width=8), DSA(), seed=0
-    )
-    batch = tiny_store.batch([0, 5, 12, 14, 24, 30])
-    syn = batch._replace(x=batch.x.clone().requires_grad_())
+    source, syn = _met(tiny_store)
     parts = [Match(Gradients(), Cosine()), CrossEntropy(0.5), Apart()]
     apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
     torch.testing.assert_close(Penalised(parts[0], parts[1:])(source.view(0), syn), apart)

@@ -8,7 +8,7 @@ import os
 import shutil
 import sysconfig
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, TypeVarTuple
@@ -115,21 +115,25 @@ def scores(net: Net, weights: dict[str, Tensor], x: Tensor, *, once: bool) -> Te
     Raises:
         InputError: there is no network with weights behind it.
     """
-    while once and not isinstance(net, Observed | nn.Module) and hasattr(net, "net"):
-        net = net.net
-    run = _compiled_scores() if once and isinstance(net, Observed) else _scores
+    run = _compiled_scores() if once and any(isinstance(each, Observed) for each in behind(net)) else _scores
     return run(module_of(net), weights, x)
 
 
+def behind(net: object) -> Iterator[object]:
+    """A network as the loop sees it, what that is another way to run (its ``net``), and so on to the network itself."""
+    yield net
+    while not isinstance(net, nn.Module) and hasattr(net, "net"):
+        net = net.net
+        yield net
+
+
 def module_of(net: Net) -> nn.Module:
-    """The network itself, also of another way to run it, whose ``net`` it is.
+    """The network itself, also of another way to run it.
 
     Raises:
         InputError: it is no module, so that it has no weights that could be looked at.
     """
-    inner: object = net
-    while not isinstance(inner, nn.Module) and hasattr(inner, "net"):
-        inner = inner.net
+    *_, inner = behind(net)
     if not isinstance(inner, nn.Module):
         raise InputError(f"{type(inner).__name__} is no torch module: gradients of weights need one.")
     return inner

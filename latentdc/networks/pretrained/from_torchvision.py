@@ -12,7 +12,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from latentdc.atomic import read_tensors
-from latentdc.errors import BundleError, InputError, unknown
+from latentdc.errors import BundleError, InputError, first_line, unknown
 from latentdc.networks.pretrained.backbone import Backbone
 from latentdc.networks.pretrained.seeing import MODES, Seeing, centred, resized
 from latentdc.types import DataSpec
@@ -145,7 +145,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # whatever a damaged archive or pickle raises
         raise BundleError(
             f"{path}: cannot be read as weights, a state dictionary saved by torch or in safetensors: "
-            f"{type(error).__name__} {str(error).strip().partition(chr(10))[0]}".strip()
+            f"{first_line(error)}"
         ) from error
     if not isinstance(state, dict) or not all(torch.is_tensor(value) for value in state.values()):
         raise BundleError(f"{path}: holds no state dictionary, a tensor for each name.")

@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from latentdc.errors import BundleError, InputError
+from latentdc.errors import BundleError, InputError, first_line
 from latentdc.networks.pretrained.backbone import Backbone
 from latentdc.networks.pretrained.seeing import Seeing, centred, resized
 from latentdc.types import DataSpec
@@ -96,7 +96,7 @@ def load(folder: Path, spec: DataSpec, *, maps: bool) -> TransformersBackbone:
             )
             processor = library.AutoImageProcessor.from_pretrained(folder, backend="torchvision", **local)
         except Exception as error:  # whatever the library raises of a damaged or foreign folder
-            raise BundleError(f"{folder}: cannot be loaded by transformers: {_first_line(error)}") from error
+            raise BundleError(f"{folder}: cannot be loaded by transformers: {first_line(error)}") from error
     if getattr(model, "main_input_name", None) != "pixel_values":
         raise InputError(f"{folder}: {type(model).__name__} sees no images; give a vision model.")
     missing = sorted(info["missing_keys"])
@@ -155,7 +155,3 @@ def _quiet(reports: Any) -> Iterator[None]:
         reports.set_verbosity(verbosity)
         if bars:
             reports.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -12,6 +12,7 @@ from torch.nn import functional
 from latentdc.discrepancies import Summary
 from latentdc.discrepancies.base import class_means
 from latentdc.errors import InputError
+from latentdc.networks.compiled import behind
 from latentdc.objectives.match import Match
 from latentdc.objectives.penalties.base import KeptPoints, Penalty, kept
 from latentdc.representations import Features, Logits
@@ -65,9 +66,8 @@ class CrossEntropy(Penalty):
 
 def _accuracy(net: object) -> float:
     """Of a network, or of the one that another way to run it stands for."""
-    while not hasattr(net, "accuracy") and hasattr(net, "net"):
-        net = net.net
-    found = getattr(net, "accuracy", None)
+    known = (getattr(each, "accuracy", None) for each in behind(net))
+    found = next((each for each in known if each is not None), None)
     if found is None:
         raise InputError(
             "the cross-entropy penalty is to be weighted by the network's accuracy, which this one does not know: use "
