@@ -170,6 +170,7 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     assert "**test/dm-pixels**" in done.stdout
+    assert "<!--" not in done.stdout
     told = CliRunner().invoke(app, [*asked, "--json"])
     assert json.loads(told.stdout)["dm-pixels"]["test"]["num_classes"] == 10
 

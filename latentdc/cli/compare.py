@@ -65,6 +65,8 @@ def compare(
             }
         )
     else:
-        say((out / "README.md").read_text(encoding="utf-8").rstrip(), *(f"{n}: {why}" for n, why in failed.items()))
+        page = (out / "README.md").read_text(encoding="utf-8").splitlines()
+        shown = [line for line in page if not line.startswith(("<!--", "!["))]  # places of tables and plots
+        say("\n".join(shown).rstrip(), *(f"{n}: {why}" for n, why in failed.items()))
     if failed:
         raise typer.Exit(2)
