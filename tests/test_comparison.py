@@ -131,6 +131,8 @@ def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_pat
     rest, _ = data.train.holdout()
     assert chosen.fingerprint == told.fingerprint == rest.spec.fingerprint
     assert told.source_sha256 == chosen.source_sha256, "one bundle"
+    seconds = [[run.seconds for row in report.rows for run in row.runs] for report in found["dm"]]
+    assert seconds[0] == seconds[1], "one training, judged on both"
     page = (tmp_path / "out" / "README.md").read_text()
     assert page.index("## Held-out training images") < page.index("**held-out/dm**") < page.index("## Test images")
 

@@ -193,6 +193,19 @@ def test_finished_runs_are_not_trained_again(
         measure(bundle, Data(upright, data.test), runs=log)
 
 
+def test_a_student_is_judged_on_further_images_without_being_trained_again(
+    bundle: Path, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = Data(data.train.holdout()[0], data.test)
+    alone = measure(bundle, apart)
+    assert data.test is not None
+    both = measure(bundle, data, split="held-out", also_on=[data.test], runs=tmp_path / "runs.jsonl")
+    monkeypatch.setattr("latentdc.evaluate.runs.train_run", None)
+    again = measure(bundle, apart, runs=tmp_path / "runs.jsonl")
+    found, wanted = ([[run.accuracy for run in row.runs] for row in r.rows] for r in (again, alone))
+    assert found == wanted != [[run.accuracy for run in row.runs] for row in both.rows]
+
+
 class OneThread(ThreadPoolExecutor):
     """Stands for the pool of processes, whose start takes seconds."""
 
@@ -218,9 +231,9 @@ def test_workers_find_what_one_process_finds(
 def test_training_learns(data: Data) -> None:
     easy = dataclasses.replace(SHORT, epochs=60, lr=0.1, strategy="color")
     assert data.test is not None
-    task = Task(of_store(data.train), data.test, data.train.spec, student="mlp", seed=0)
-    run = train_run(task, Settings(easy, width=16))
-    assert run.accuracy > 90
+    task = Task(of_store(data.train), (data.test, data.train), data.train.spec, student="mlp", seed=0)
+    run, seen = train_run(task, Settings(easy, width=16))
+    assert min(run.accuracy, seen.accuracy) > 90
     assert (run.num_images, run.epochs) == (36, 60)
 
 

@@ -40,6 +40,24 @@ def test_reading_loses_nothing_that_others_append(tmp_path: Path) -> None:
     assert RunLog(path).runs.keys() == {"a", "b", "c"}
 
 
+def test_a_refresh_finds_what_others_have_appended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "runs.jsonl"
+    ours, theirs = RunLog(path), RunLog(path)
+    theirs.add("a", RUN)
+    ours.refresh()
+    with path.open("a") as file:
+        file.write('{"identity": "é')
+    ours.refresh()
+    ours.refresh()
+    assert caplog.text.count("line 2, which was not finished") == 1
+    theirs.add("b", RUN)
+    ours.refresh()
+    assert (ours.find("a"), ours.find("b")) == (RUN, RUN)
+    ours.add("c", RUN)
+    theirs.refresh()
+    assert theirs.runs.keys() == RunLog(path).runs.keys() == {"a", "b", "c"}
+
+
 def test_a_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
     whole = os.write

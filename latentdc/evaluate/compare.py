@@ -40,6 +40,7 @@ def evaluate(
     device: str = "cpu",
     full_accuracy: float | None = None,
     runs: str | Path | None = None,
+    also_on: Sequence[ClassStore] = (),
     workers: int = 1,
     progress: bool = True,
 ) -> Report:
@@ -61,6 +62,8 @@ def evaluate(
         device: where students train.
         full_accuracy: per cent on all real data under this protocol, if known: completes DD-Ranking's score.
         runs: a ``runs.jsonl``; finished runs are appended to it and skipped when evaluated again.
+        also_on: further real images to judge the same students on; what they reach goes to ``runs`` alone, where an
+            evaluation on those images, with the same training images, finds it and trains nothing.
         workers: train this many students at once, in processes that share the threads; pays off for small sets.
         progress: show a bar on standard error.
 
@@ -79,8 +82,8 @@ def evaluate(
     subject = subject_of(source, real)
     plans, notes = candidates(subject, real, baselines, width=width)
     settings = Settings(plan, precision, compile, width, device)
-    judge_key = f"{real.spec.fingerprint}/{judge.fingerprint()}"
-    bench = Bench(judge, judge_key, real.spec, settings, RunLog(Path(runs) if runs else None), workers, progress)
+    log = RunLog(Path(runs) if runs else None)
+    bench = Bench((judge, *also_on), real.spec, settings, log, workers=workers, progress=progress)
     rows = bench.rows(plans, students, wanted)
     return Report(
         source=subject.name,

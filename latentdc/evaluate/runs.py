@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 from tqdm import tqdm
@@ -26,6 +27,17 @@ _START = '{"identity": '
 """How every line begins; one that begins so and does not parse was cut short by a kill."""
 
 
+@dataclass(frozen=True)
+class _Read:
+    """How far a log has been read."""
+
+    size: int = 0
+    start: int = 0
+    """Where the line begins that had no end yet."""
+    lines: int = 0
+    """How many lines lie before it."""
+
+
 class RunLog:
     """Finished runs by identity, appended to a ``runs.jsonl`` as they finish, so that a second call skips them.
 
@@ -42,12 +54,22 @@ class RunLog:
         self.path = path
         self.runs: dict[str, Run] = {}
         """Finished runs by identity."""
-        if path is None or not path.exists():
+        self._read = _Read()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what others have appended since the last look."""
+        if self.path is None or not self.path.exists() or self.path.stat().st_size == self._read.size:
             return
-        *whole, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
-        for number, line in enumerate(whole, start=1):
+        with self.path.open("rb") as file:
+            file.seek(self._read.start)
+            text = file.read()
+        *whole, last = text.decode("utf-8", errors="replace").split("\n")
+        for number, line in enumerate(whole, start=self._read.lines + 1):
             self._take(number, line, torn=line.startswith(_START) or _START.startswith(line))
-        self._take(len(whole) + 1, last, torn=True)
+        self._take(self._read.lines + len(whole) + 1, last, torn=True)
+        end = self._read.start + len(text)
+        self._read = _Read(end, end - len(text.rpartition(b"\n")[2]), self._read.lines + len(whole))
 
     def _take(self, number: int, line: str, *, torn: bool) -> None:
         """Read one line; one that may have been cut short by a kill is stepped over, and its run trained again."""
@@ -111,10 +133,10 @@ def identity(
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs candidates against one set of test images, with one progress bar over all runs."""
+    """Runs candidates against sets of test images, with one progress bar over all runs."""
 
-    judge: ClassStore
-    judge_key: str
+    judges: Sequence[ClassStore]
+    """What students are judged on: rows are of the first, the others' runs go to the log."""
     spec: DataSpec
     settings: Settings
     log: RunLog
@@ -124,7 +146,7 @@ class Bench:
     def rows(self, candidates: Sequence[Candidate], students: Sequence[str], seeds: Sequence[int]) -> tuple[Row, ...]:
         """All rows, grouped by student; what the log has is not trained again."""
         about = {
-            self._identity(candidate, student, seed): (candidate, student)
+            self._marks(candidate, student, seed)[0]: (candidate, student)
             for candidate in candidates
             for seed in seeds
             for student in students
@@ -139,13 +161,14 @@ class Bench:
         with tqdm(
             total=len(about), initial=len(about) - missing, unit="run", desc="evaluate", disable=not self.progress
         ) as bar:
-            for task, run in finished:
-                candidate, student = about[task.identity]
-                self.log.add(task.identity, run, row=candidate.name, basis=candidate.basis, student=student)
-                bar.set_postfix_str(f"{candidate.name} {student} {run.accuracy:.1f} %")
-                bar.update()
+            for task, runs in finished:
+                candidate, student = about[task.identities[0]]
+                for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # the one asked for last
+                    self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
+                bar.set_postfix_str(f"{candidate.name} {student} {runs[0].accuracy:.1f} %")
+                bar.update(sum(self.log.find(mark) is not None for mark in about) - bar.n)
         return tuple(
-            _row(candidate, student, [self.log.runs[self._identity(candidate, student, seed)] for seed in seeds])
+            _row(candidate, student, [self.log.runs[self._marks(candidate, student, seed)[0]] for seed in seeds])
             for student in students
             for candidate in candidates
         )
@@ -158,13 +181,21 @@ class Bench:
             for seed in seeds:
                 images: ImageSet | None = None
                 for student in students:
-                    mark = self._identity(candidate, student, seed)
-                    if self.log.find(mark) is None:
+                    marks = self._marks(candidate, student, seed)
+                    self.log.refresh()
+                    if self.log.find(marks[0]) is None:
                         images = images or candidate.draw(seed)
-                        yield Task(images, self.judge, self.spec, student, seed, mark)
+                        yield Task(images, self.judges, self.spec, student, seed, marks)
 
-    def _identity(self, candidate: Candidate, student: str, seed: int) -> str:
-        return identity(candidate, self.judge_key, self.spec, self.settings, student=student, seed=seed)
+    def _marks(self, candidate: Candidate, student: str, seed: int) -> tuple[str, ...]:
+        """What the runs of one student are found by, one for each judge."""
+        return tuple(
+            identity(candidate, key, self.spec, self.settings, student=student, seed=seed) for key in self._keys
+        )
+
+    @cached_property
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(f"{self.spec.fingerprint}/{judge.fingerprint()}" for judge in self.judges)
 
 
 def _row(candidate: Candidate, student: str, runs: Sequence[Run]) -> Row:

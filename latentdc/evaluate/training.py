@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from latentdc.data.store import ClassStore
@@ -31,18 +32,19 @@ class Task:
     """What one run trains and where its accuracy is read."""
 
     images: ImageSet
-    judge: ClassStore
-    """Images the set was not made from."""
+    judges: Sequence[ClassStore]
+    """Images the set was not made from; the one student is judged on each of them."""
     spec: DataSpec
     """Specification of the real data: its mean and standard deviation normalise every row alike."""
     student: str
     seed: int
     """Initialisation, order and augmentation."""
-    identity: str = ""
+    identities: Sequence[str] = ()
+    """What each of the runs is found by, one for each judge."""
 
 
-def train_run(task: Task, settings: Settings) -> Run:
-    """Train one student from scratch and read its accuracy after the last epoch.
+def train_run(task: Task, settings: Settings) -> tuple[Run, ...]:
+    """Train one student from scratch and read its accuracy on each judge after the last epoch.
 
     Raises:
         DivergenceError: the student's loss is no longer finite.
@@ -63,5 +65,6 @@ def train_run(task: Task, settings: Settings) -> Run:
         precision=settings.precision,
         compile=settings.compile,
     )
-    reached = accuracy(trained, task.judge.images, task.judge.labels)
-    return Run(task.seed, reached, len(task.images), recipe.epochs, time.perf_counter() - start)
+    reached = [accuracy(trained, judge.images, judge.labels) for judge in task.judges]
+    seconds = time.perf_counter() - start
+    return tuple(Run(task.seed, one, len(task.images), recipe.epochs, seconds) for one in reached)

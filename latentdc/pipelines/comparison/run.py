@@ -101,16 +101,16 @@ class _Cell:
         """The reports, after whatever of the work is left, or why there are none."""
         try:
             plan.must_agree(self.name, self._recipe())
-            found = tuple(
-                self._report(split, data if split == "held-out" else seen, seen, plan, workers, progress)
-                for split in self.wanted.splits
-            )
+            found = {  # held-out first, whose students are judged on the test images too
+                split: self._report(split, data if split == "held-out" else seen, seen, plan, workers, progress)
+                for split in sorted(self.wanted.splits)
+            }
         except LatentDCError as error:
             _log.warning("%s: %s", self.name, error)
             plan.note(self.name, str(error))
             return str(error)
         plan.note(self.name, None)
-        return found
+        return tuple(found[split] for split in self.wanted.splits)
 
     def _report(self, split: str, data: Data, seen: Data, plan: Plan, workers: int, progress: bool) -> Report:
         """The finished report of one split."""
@@ -130,6 +130,7 @@ class _Cell:
             compile=wanted.compile,
             device=str(self.pipe.device),
             runs=self.folder / "runs.jsonl",
+            also_on=[data.test] if split == "held-out" and "test" in wanted.splits and data.test else [],
             workers=workers,
             progress=progress,
         )
