@@ -82,12 +82,13 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
     def estimate(*given: Any, **more: Any) -> dict[str, float]:
         asked.append(0.1)
-        return {"step_seconds": 0.1}
+        return {"step_seconds": 0.1, "network_seconds": 7.04}
 
     monkeypatch.setattr(run.CondensationPipeline, "estimate", estimate)
     plan = wanted(steps=None, seconds=1.2)
     compare(data, plan, out=tmp_path / "out", progress=False)
-    assert json.loads((tmp_path / "out" / "cells" / "dm.json").read_text())["steps"] == 12
+    told = json.loads((tmp_path / "out" / "cells" / "dm.json").read_text())
+    assert (told["steps"], told["network_seconds"]) == (12, 7.0)
     (tmp_path / "out" / "test" / "dm" / "report.json").unlink()
     compare(data, plan, out=tmp_path / "out", progress=False)
     assert len(asked) == 1
@@ -98,7 +99,8 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: P
     found = compare(data, plan, out=tmp_path / "out", progress=False)
     assert "objective.weights" in str(found["cafe"])
     assert isinstance(found["dm"], tuple)
-    assert "objective.weights" in json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"]
+    assert "objective.weights" in (why := json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"])
+    assert f"## Cells without figures\n\n- cafe: {why}\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_misspelt_recipes_and_keys_are_refused_before_any_work(data: Data, tmp_path: Path) -> None:
@@ -134,6 +136,7 @@ def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_pat
     seconds = [[run.seconds for row in report.rows for run in row.runs] for report in found["dm"]]
     assert seconds[0] == seconds[1], "one training, judged on both"
     page = (tmp_path / "out" / "README.md").read_text()
+    assert "| dm | 2 | 0 |\n" in page
     assert page.index("## Held-out training images") < page.index("**held-out/dm**") < page.index("## Test images")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 from latentdc.atomic import replacing
+from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.plots import plot_accuracies
 from latentdc.report import FILE, read_report, update_tables
@@ -14,8 +14,9 @@ _PLOTS = importlib.util.find_spec("matplotlib") is not None
 _TITLES = {"held-out": "Held-out training images", "test": "Test images"}
 
 
-def write_page(folder: Path, wanted: Comparison) -> None:
-    """The tables of the finished cells, split by split, and on what footing they stand."""
+def write_page(plan: Plan, wanted: Comparison) -> None:
+    """The tables of the finished cells, split by split, on what footing they stand and what they took."""
+    folder = plan.folder
     budget = f"{wanted.seconds:g} seconds" if wanted.seconds is not None else f"{wanted.steps} steps"
     images = wanted.images_per_class
     size = f"{images} image{'s' * (images > 1)}" if images is not None else f"{wanted.bytes_per_class} bytes"
@@ -30,7 +31,20 @@ def write_page(folder: Path, wanted: Comparison) -> None:
                 )
                 parts.append(f"![accuracy of {student}]({plot.relative_to(folder).as_posix()})")
         parts.append(f"<!-- reports:begin {split}/* -->\n<!-- reports:end -->")
+    parts += _took(plan)
     page = folder / "README.md"
     with replacing(page) as part:
         part.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
         update_tables(part, folder)
+
+
+def _took(plan: Plan) -> list[str]:
+    """Steps of the cells, seconds of what is not among them, and why cells are missing."""
+    rows = [
+        f"| {name} | {'none' if cost.steps is None else f'{cost.steps:,}'} | {cost.network_seconds:,.0f} |"
+        for name, cost in plan.costs().items()
+    ]
+    table = ["| cell | steps | seconds of networks trained beforehand |", "|---|---:|---:|", *rows]
+    parts = ["## What the cells took", "\n".join(table)] if rows else []
+    failures = [f"- {name}: {why}" for name, why in plan.failures().items()]
+    return [*parts, "## Cells without figures", "\n".join(failures)] if failures else parts

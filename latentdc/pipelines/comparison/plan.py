@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,16 @@ from latentdc.atomic import replacing
 from latentdc.data.sources import Data
 from latentdc.errors import InputError
 from latentdc.pipelines.comparison.wanted import Comparison
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a cell takes."""
+
+    steps: int | None
+    """None for a recipe that takes none."""
+    network_seconds: float = 0.0
+    """Seconds of networks that its pool trains once, besides the seconds of its steps."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +95,26 @@ class Plan:
             )
         _write(self._place(name, "json"), known)
 
-    def steps(self, name: str, measure: Callable[[], int | None]) -> int | None:
+    def steps(self, name: str, measure: Callable[[], Cost]) -> int | None:
         """Steps of a cell, measured the first time and the same ever after."""
         known = self._cell(name)
         if "steps" not in known:
-            known["steps"] = measure()
+            known |= asdict(measure())
             _write(self._place(name, "json"), known)
         found: int | None = known["steps"]
         return found
+
+    def costs(self) -> dict[str, Cost]:
+        """What was measured of the cells begun so far, by their names."""
+        return {
+            name: Cost(known["steps"], known.get("network_seconds", 0.0))
+            for name, known in self._cells().items()
+            if "steps" in known
+        }
+
+    def failures(self) -> dict[str, str]:
+        """Why cells have no report, by their names."""
+        return {name: known["failed"] for name, known in self._cells().items() if "failed" in known}
 
     def note(self, name: str, failed: str | None) -> None:
         """Keep why a cell has no report, or forget it."""
@@ -102,6 +124,13 @@ class Plan:
             return
         known.pop("failed", None)
         _write(self._place(name, "json"), known | ({"failed": failed} if failed else {}))
+
+    def _cells(self) -> dict[str, dict[str, Any]]:
+        found = {}
+        for file in sorted((self.folder / "cells").glob("*.json")):
+            with suppress(InputError):  # what is wrong with a damaged one its cell says
+                found[file.stem] = _read(file)
+        return found
 
     def _cell(self, name: str) -> dict[str, Any]:
         file = self._place(name, "json")

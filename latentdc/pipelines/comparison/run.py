@@ -16,7 +16,7 @@ from latentdc.evaluate import evaluate
 from latentdc.evaluate.records import Report
 from latentdc.evaluate.sets import subject_of
 from latentdc.pipelines.comparison.page import write_page
-from latentdc.pipelines.comparison.plan import Plan
+from latentdc.pipelines.comparison.plan import Cost, Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.recipe import load_recipe
@@ -82,7 +82,7 @@ def compare(
                 cell = _Cell(name, recipe, settings, folder, wanted, pipe)
                 results[name] = cell.outcome(data, seen, plan, workers=workers, progress=progress)
             with plan.turn():
-                write_page(folder, wanted)
+                write_page(plan, wanted)
     return {name: results[name] for name in wanted.cells}
 
 
@@ -143,7 +143,7 @@ class _Cell:
         bundle = self.folder / "bundles" / self.name
         if not bundle.is_dir():
             changes = self._changes()
-            steps = plan.steps(self.name, lambda: self._steps(seen, changes))
+            steps = plan.steps(self.name, lambda: self._cost(seen, changes))
             self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
         return bundle
 
@@ -158,13 +158,14 @@ class _Cell:
         budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
         return {**budget, "precision": wanted.precision, "compile": wanted.compile or None}
 
-    def _steps(self, seen: Data, changes: Mapping[str, Any]) -> int | None:
-        """Steps that the budget buys, as measured; None keeps a recipe that takes none."""
+    def _cost(self, seen: Data, changes: Mapping[str, Any]) -> Cost:
+        """Steps that the budget buys, as measured."""
         wanted = self.wanted
         if not load_recipe(self.recipe, settings=self.settings, overrides=changes).steps:
-            return None
+            return Cost(None)
         if wanted.steps is not None:
-            return wanted.steps
+            return Cost(wanted.steps)
         assert wanted.seconds is not None
         measured = self.pipe.estimate(seen.train, self.recipe, settings=self.settings, overrides=changes)
-        return max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
+        steps = max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
+        return Cost(steps, round(float(measured["network_seconds"]), 1))
