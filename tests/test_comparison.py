@@ -140,7 +140,8 @@ def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_pat
     assert page.index("## Held-out training images") < page.index("**held-out/dm**") < page.index("## Test images")
 
 
-def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("failed", [None, "its own words"])
+def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: Path, failed: str | None) -> None:
     both = wanted(recipes=("dm", "mdc"))
     plan = Plan.open(tmp_path / "out", both, data)
     order: list[str] = []
@@ -152,6 +153,7 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: P
             while not (tmp_path / "out" / "test" / "mdc" / "report.json").is_file():
                 time.sleep(0.01)
             order.append("dm given up")
+            plan.note("dm", failed)
 
     busy = threading.Event()
     thread = threading.Thread(target=other)
@@ -161,7 +163,8 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: P
     thread.join()
     assert order == ["dm given up"]
     assert list(found) == ["dm", "mdc"]
-    assert all(isinstance(each, tuple) for each in found.values())
+    assert isinstance(found["mdc"], tuple)
+    assert isinstance(found["dm"], tuple) if failed is None else found["dm"] == failed, "not tried twice"
 
 
 def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +193,10 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nstudents = ["convnt"]', 'Did you mean "convnet"'),
+        (
+            'recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nstudents = ["own_parts:None_"]',
+            "cannot import None_ from own_parts",
+        ),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nbaselines = ["medoid"]', 'Did you mean "medoids"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nsplits = ["heldout"]', 'Did you mean "held-out"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nsplits = []', "no splits"),

@@ -140,7 +140,11 @@ class ClassStore:
         ranks = np.lexsort((*_words(self.digests), self.labels.cpu().numpy()))
         held = np.zeros(len(self), dtype=bool)
         for cls, (start, stop) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            self._enough(cls, 2)
+            if stop - start < 2:
+                raise DataError(
+                    f'{self.spec.name}: class "{self.spec.class_names[cls]}" has {stop - start} image, of which none '
+                    "can be held out: give two or more of each class, or judge on test images."
+                )
             num = min(max(round(fraction * (stop - start)), 1), stop - start - 1)
             held[ranks[start : start + num]] = True
         mask = torch.from_numpy(held)

@@ -23,6 +23,7 @@ from latentdc.evaluate.sets import Subject, split_data, subject_of
 from latentdc.evaluate.training import Settings
 from latentdc.machine import processor
 from latentdc.networks import ARCHITECTURES
+from latentdc.networks.base import resolve
 
 
 def evaluate(
@@ -170,13 +171,14 @@ def check_students(students: Sequence[str], precision: str) -> None:
     """Refuse what no student can be trained as, before any work.
 
     Raises:
-        InputError: no students, or an unknown student or precision.
+        InputError: no students, or an unknown student or precision, or a student that cannot be imported.
     """
     if not students:
         raise InputError(f"no students: name at least one of {', '.join(ARCHITECTURES)}")
     for student in students:
         if student not in ARCHITECTURES and ":" not in student:
             raise InputError(unknown("student", student, ARCHITECTURES))
+        resolve(student)  # one of somebody's own may not be importable
     if precision not in ("fp32", "bf16"):
         raise InputError(unknown("precision", precision, ("fp32", "bf16")))
 

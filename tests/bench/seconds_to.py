@@ -38,6 +38,7 @@ def seconds_to(
     settings: tuple[str, ...] = (),
     seeds: int = 3,
     student: str = "convnet",
+    compile: bool = True,
 ) -> dict[str, Any]:
     """Runs of ``dm-gan`` with ever more steps, and as ``median_s`` the seconds of the first that got there.
 
@@ -50,6 +51,7 @@ def seconds_to(
         settings: further settings of the recipe.
         seeds: students a run.
         student: their architecture.
+        compile: compile them; no part of the seconds.
     """
     real, _ = data.train.holdout()
     pipe = CondensationPipeline()
@@ -77,7 +79,7 @@ def seconds_to(
             )
             seconds = perf_counter() - began
             judged = {"students": (student,), "seeds": seeds, "baselines": (), "split": "held-out", "progress": False}
-            found = evaluate(bundle, data, "quick", **judged).rows[0].accuracy_mean
+            found = evaluate(bundle, data, "quick", **judged, precision="bf16", compile=compile).rows[0].accuracy_mean
             told["runs"].append({"steps": steps, "seconds": seconds, "accuracy": found})
             sys.stderr.write(f"{kind}: {steps} steps, {seconds:.0f} s, {found:.1f} %\n")
             if found >= accuracy:

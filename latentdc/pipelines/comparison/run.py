@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from latentdc.atomic import destination
 from latentdc.data.sources import Data
 from latentdc.errors import LatentDCError
@@ -74,6 +76,9 @@ def compare(
             with plan.taking(name, wait=wait) as mine:
                 if not mine:
                     continue
+                if wait and (why := plan.failures().get(name)):  # whoever was at it tried a moment ago
+                    results[name] = why
+                    continue
                 _log.info("cell %d of %d: %s", number, len(wanted.cells), name)
                 pipe = CondensationPipeline()
                 if device is not None:
@@ -105,7 +110,7 @@ class _Cell:
                 split: self._report(split, data if split == "held-out" else seen, seen, plan, workers, progress)
                 for split in sorted(self.wanted.splits)
             }
-        except LatentDCError as error:
+        except (LatentDCError, torch.OutOfMemoryError) as error:
             _log.warning("%s: %s", self.name, error)
             plan.note(self.name, str(error))
             return str(error)
