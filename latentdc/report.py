@@ -65,7 +65,7 @@ def table(report: Report) -> str:
     head = ["row", "images/class", "bytes/class", "accuracy", "runs"]
     lines = [head]
     for row in report.rows:
-        name = row.name if row.basis == "equal-images" else f"{row.name} (equal bytes)"
+        name = f"{row.name} (equal bytes)" if row.basis == "equal-bytes" else row.name
         lines.append([f"{row.student}: {name}" if len(students) > 1 else name, *_cells(row)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     text = [

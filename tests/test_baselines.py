@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from latentdc.bundle import Bundle, load_bundle, save_bundle
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.evaluate.baselines import candidates, equal_bytes_count, random_real, real_medoids, undistilled
+from latentdc.evaluate.baselines import Candidate, candidates, equal_bytes_count, random_real, real_medoids, undistilled
 from latentdc.evaluate.sets import exported, real_bytes_per_class, subject_of
 from latentdc.latents import decode
 from latentdc.portable.bank import LatentBank
@@ -142,6 +143,25 @@ def test_rows_beyond_the_data_are_left_out_with_the_reason(make_bundle: MakeBund
     rows, notes = rows_of(make_bundle((4, 4, 4)), tiny_store)
     assert ("random-real", "equal-bytes") not in rows
     assert any("random-real (equal-bytes) left out: fewer real images than 16" in note for note in notes)
+
+
+def test_as_many_real_images_as_set_and_decoder_weigh(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    def last(bundle: Bundle, **changes: int) -> tuple[list[Candidate], list[str]]:
+        subject = subject_of(bundle, tiny_store)
+        subject = replace(subject, bytes={**subject.bytes, **changes})
+        return candidates(subject, tiny_store, ("random-real-total",))
+
+    bundle = make_bundle((2, 2, 3), "int8")
+    rows, notes = last(bundle)
+    assert len(rows) == 1
+    assert notes == [
+        "random-real-total left out: the set brings no decoder of its own that weighs as much as real images"
+    ]
+    own = subject_of(bundle, tiny_store).bytes
+    others = sum(own[line] for line in ("latents", "scales", "labels", "shared"))
+    (_, row), notes = last(bundle, private_decoder=3 * (5 * 64 + 4) - others, public_decoder=10**6)
+    assert (row.name, row.basis, row.counts, notes) == ("random-real-total", "equal-total", (5, 5, 5), [])
+    assert row.draw(0).counts == (5, 5, 5)
 
 
 def test_rows_with_a_formation(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:

@@ -26,7 +26,10 @@ from latentdc.seeding import stream
 USUAL: tuple[str, ...] = ("random-real", "medoids", "undistilled")
 """Baselines that are trained where none are named."""
 
-BASELINES: tuple[str, ...] = (*USUAL, "encoded")
+TOTAL = "random-real-total"
+"""As many random real images as the bytes of all that the set needs would hold, its private decoder's too."""
+
+BASELINES: tuple[str, ...] = (*USUAL, "encoded", TOTAL)
 """Names of the baselines, in the order they are printed."""
 
 MEDOID_CANDIDATES = 500
@@ -127,7 +130,7 @@ def candidates(
     budgets = [("equal-images", images.counts)]
     affordable = equal_bytes_count(subject.bytes_per_class, shape)
     notes = []
-    if affordable == 0 and set(names) - {"undistilled", "encoded"}:
+    if affordable == 0 and set(names) & {"random-real", "medoids"}:
         notes.append(
             f"equal-bytes rows left out: {subject.bytes_per_class:.0f} bytes hold less than half of one real image "
             f"({math.prod(shape)} bytes)"
@@ -142,7 +145,11 @@ def candidates(
                 assert subject.bundle is not None
                 rows.append(_decoder_row(name, subject, subject.bundle, real))
             continue
-        for basis, counts in budgets:
+        whole = equal_bytes_count(_total(subject) / num_classes, shape)
+        if name == TOTAL and whole <= max(1, affordable):
+            notes.append(f"{name} left out: the set brings no decoder of its own that weighs as much as real images")
+            continue
+        for basis, counts in [("equal-total", (whole,) * num_classes)] if name == TOTAL else budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
             if short:
                 notes.append(
@@ -168,6 +175,11 @@ def _real_row(name: str, basis: str, counts: tuple[int, ...], real: ClassStore, 
 
     size = real_bytes_per_class(per_class, real.spec.image_shape)
     return Candidate(name, basis, counts, per_class, size, f"{real.spec.fingerprint}/{counts}/{width}", draw)
+
+
+def _total(subject: Subject) -> int:
+    """Bytes of all that a set needs, without a public decoder and what only describes it."""
+    return sum(subject.bytes.get(line, 0) for line in ("latents", "scales", "labels", "shared", "private_decoder"))
 
 
 def _without(name: str, subject: Subject, real: ClassStore) -> str:
