@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny_parts import tiny_decoder
 
+from latentdc.bundle import save_bundle
 from latentdc.clusters import medoids
 from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import UniformSampler
@@ -13,6 +16,7 @@ from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.errors import InputError
 from latentdc.initialise import STARTS, herd, initialise, order_rows
+from latentdc.initialise.bundled import Bundled
 from latentdc.latents import decode
 from latentdc.networks.base import build
 from latentdc.networks.pool import FixedPool
@@ -36,7 +40,7 @@ def start(
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in STARTS if kind != "class-mean"])  # Pixels have none.
+@pytest.mark.parametrize("kind", [kind for kind in STARTS if kind not in {"class-mean", "bundle"}])  # Pixels have none.
 def test_start_is_keyed_by_seed_and_class(kind: str, tiny_store: ClassStore) -> None:
     def begun(counts: tuple[int, ...], seed: int = 0, classes: list[int] | None = None) -> torch.Tensor:
         if kind in {"prototypes", "modes"}:  # Starts of diffusion models.
@@ -90,6 +94,26 @@ def test_what_a_start_lacks_is_named(tiny_store: ClassStore) -> None:
         initialise("real", pixels(tiny_store), (1, 1, 1), seed=0)
     with pytest.raises(InputError, match="13 images of class"):
         start("real", tiny_store, (13, 1, 1))
+
+
+def test_a_bundle_is_gone_on_from(tiny_store: ClassStore, tmp_path: Path) -> None:
+    decoder, bank = pixels(tiny_store), start("prior", tiny_store, (3, 2, 4)).quantise("int8")
+    save_bundle(tmp_path / "b", bank=bank, decoder=decoder, spec=tiny_store.spec, provenance={"seed": 0})
+    kind = Bundled(str(tmp_path / "b"))
+    begun = initialise(kind, pixels(tiny_store), (2, 0, 4), seed=0, store=tiny_store)
+    wanted = torch.cat([bank.latents(bank.rows([cls], num))["x"] for cls, num in ((0, 2), (2, 4))])
+    assert begun.counts == (2, 0, 4)
+    assert torch.equal(begun.latents()["x"], wanted)
+    with pytest.raises(InputError, match=r"it has 3 of class-0, 2 of class-1\. Ask for as many as it has, or fewer"):
+        initialise(kind, decoder, (4, 4, 4), seed=0, store=tiny_store)
+    darker = PixelsDecoder(tiny_store.spec.image_shape, (0.1,), tiny_store.spec.std)
+    with pytest.raises(InputError, match=r"latents \(x \(1, 8, 8\)\) are of another decoder, or of another space"):
+        initialise(kind, darker, (1, 1, 1), seed=0, store=tiny_store)
+    turned = tiny_store.choose([2, 1, 0])
+    with pytest.raises(InputError, match="of the classes class-0, class-1, class-2"):
+        initialise(kind, decoder, (1, 1, 1), seed=0, store=turned)
+    with pytest.raises(InputError, match='init = "bundle" needs the bundle'):
+        initialise("bundle", decoder, (1, 1, 1), seed=0)
 
 
 def test_medoids_of_clear_clusters() -> None:

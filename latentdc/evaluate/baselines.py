@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from latentdc.bundle import Bundle
+from latentdc.bundle.identity import identity_of
 from latentdc.clusters import medoids
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
 from latentdc.evaluate.sets import COUNT_BYTES, ImageSet, Subject, exported, of_store, real_bytes_per_class
 from latentdc.initialise import encodes, initialise
 from latentdc.latents import decode
-from latentdc.networks import build, fingerprint
+from latentdc.networks import build
 from latentdc.networks.train import embed
 from latentdc.portable.bank import LatentBank
 from latentdc.seeding import stream
@@ -217,17 +217,9 @@ def _rows_bytes_per_class(bundle: Bundle) -> float:
 def _decoder_key(bundle: Bundle) -> str:
     """Hash of what such rows depend on: not the distilled latents, so an ablation trains this row once."""
     whole = {
-        "decoder": _module_key(bundle.decoder),
-        "formation": None if bundle.formation is None else _module_key(bundle.formation),
+        "decoder": identity_of(bundle.decoder),
+        "formation": None if bundle.formation is None else identity_of(bundle.formation),
         "storage": bundle.bank.storage,
         "counts": list(bundle.bank.counts),
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-
-
-def _module_key(module: nn.Module) -> list[object]:
-    """Class, settings and weights of a decoder or formation."""
-    settings = {name: value for name, value in getattr(module, "config", {}).items() if not name.startswith("_")}
-    # Code that travels in a bundle is loaded as a file whose name holds the hash of its text.
-    code = f"{type(module).__module__.rpartition('.')[2]}.{type(module).__name__}"
-    return [code, json.loads(json.dumps(settings, sort_keys=True, default=str)), fingerprint(module)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentdc.clusters import medoids
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError, unknown
+from latentdc.initialise.bundled import Bundled
 from latentdc.initialise.distribution import KIND, Statistics
 from latentdc.initialise.inversion import Inversion
 from latentdc.initialise.latent_space import Centroids, LatentMedoids, Mixture
@@ -224,5 +225,6 @@ STARTS: dict[str, type[Any]] = {
     "inversion": Inversion,
     "prototypes": Prototypes,
     "modes": Modes,
+    "bundle": Bundled,
     KIND: Statistics,
 }
