@@ -39,12 +39,13 @@ def write_page(plan: Plan, wanted: Comparison) -> None:
 
 
 def _took(plan: Plan) -> list[str]:
-    """Steps of the cells, seconds of what is not among them, and why cells are missing."""
+    """Steps and seconds of the cells, and why cells are missing."""
     rows = [
-        f"| {name} | {'none' if cost.steps is None else f'{cost.steps:,}'} | {cost.network_seconds:,.0f} |"
+        f"| {name} | {'none' if cost.steps is None else f'{cost.steps:,}'} | "
+        f"{'' if cost.seconds is None else f'{cost.seconds:,.0f}'} |"
         for name, cost in plan.costs().items()
     ]
-    table = ["| cell | steps | seconds of networks trained beforehand |", "|---|---:|---:|", *rows]
+    table = ["| cell | steps | seconds, with the networks trained for them |", "|---|---:|---:|", *rows]
     parts = ["## What the cells took", "\n".join(table)] if rows else []
     failures = [f"- {name}: {why}" for name, why in plan.failures().items()]
     return [*parts, "## Cells without figures", "\n".join(failures)] if failures else parts

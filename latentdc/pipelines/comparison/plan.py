@@ -23,8 +23,8 @@ class Cost:
 
     steps: int | None
     """None for a recipe that takes none."""
-    network_seconds: float = 0.0
-    """Seconds of networks that its pool trains once, besides the seconds of its steps."""
+    seconds: float | None = None
+    """Of its condensation, networks that a pool trains for it too; None before it is done."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +95,23 @@ class Plan:
             )
         _write(self._place(name, "json"), known)
 
-    def steps(self, name: str, measure: Callable[[], Cost]) -> int | None:
+    def steps(self, name: str, measure: Callable[[], int | None]) -> int | None:
         """Steps of a cell, measured the first time and the same ever after."""
         known = self._cell(name)
         if "steps" not in known:
-            known |= asdict(measure())
+            known["steps"] = measure()
             _write(self._place(name, "json"), known)
         found: int | None = known["steps"]
         return found
 
+    def took(self, name: str, seconds: float) -> None:
+        """Keep the seconds of a cell's condensation."""
+        _write(self._place(name, "json"), self._cell(name) | {"seconds": seconds})
+
     def costs(self) -> dict[str, Cost]:
         """What was measured of the cells begun so far, by their names."""
         return {
-            name: Cost(known["steps"], known.get("network_seconds", 0.0))
+            name: Cost(known["steps"], known.get("seconds"))
             for name, known in self._cells().items()
             if "steps" in known
         }

@@ -18,7 +18,7 @@ from latentdc.evaluate import evaluate
 from latentdc.evaluate.records import Report
 from latentdc.evaluate.sets import subject_of
 from latentdc.pipelines.comparison.page import write_page
-from latentdc.pipelines.comparison.plan import Cost, Plan
+from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.recipe import load_recipe
@@ -148,8 +148,11 @@ class _Cell:
         bundle = self.folder / "bundles" / self.name
         if not bundle.is_dir():
             changes = self._changes()
-            steps = plan.steps(self.name, lambda: self._cost(seen, changes))
-            self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
+            steps = plan.steps(self.name, lambda: self._steps(seen, changes))
+            made = self.pipe(
+                seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes
+            )
+            plan.took(self.name, made.bundle.provenance["seconds"])
         return bundle
 
     def _recipe(self) -> str:
@@ -163,14 +166,13 @@ class _Cell:
         budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
         return {**budget, "precision": wanted.precision, "compile": wanted.compile or None}
 
-    def _cost(self, seen: Data, changes: Mapping[str, Any]) -> Cost:
-        """Steps that the budget buys, as measured."""
+    def _steps(self, seen: Data, changes: Mapping[str, Any]) -> int | None:
+        """Steps that the budget buys, as measured; None keeps a recipe that takes none."""
         wanted = self.wanted
         if not load_recipe(self.recipe, settings=self.settings, overrides=changes).steps:
-            return Cost(None)
+            return None
         if wanted.steps is not None:
-            return Cost(wanted.steps)
+            return wanted.steps
         assert wanted.seconds is not None
         measured = self.pipe.estimate(seen.train, self.recipe, settings=self.settings, overrides=changes)
-        steps = max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
-        return Cost(steps, round(float(measured["network_seconds"]), 1))
+        return max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
