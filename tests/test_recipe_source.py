@@ -208,7 +208,7 @@ def test_further_matches_and_weights_of_depths(tiny_store: ClassStore) -> None:
     ]
     torch.testing.assert_close(parts.objective(view, syn), sum(Match(*term)(view, syn) for term in terms))
     assert {"szekely2013energy", "liu2025wmdd"} <= set(citations(recipe))
-    with pytest.raises(RecipeError, match=r"objective\.plus: a sketch holds what one representation shows"):
+    with pytest.raises(RecipeError, match=r'"logits", objective\.by = "energy".*source\.landmarks = 100'):
         build(parse_recipe(table, overrides={"source.kind": "sketch"}), tiny_store.spec)
     with pytest.raises(InputError, match=r"weights = \[1, 2\]: .* shows 3 tensors"):
         Match(Features(layer="all"), Mean(), (1, 2))(view, syn)

@@ -75,18 +75,17 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     spec, manifest = sketch.spec, sketch.manifest
     counts = sketch.counts[0].tolist()
     network = manifest.pool.get("arch") or manifest.pool["model"]
-    sums = "sums" if manifest.landmarks is None else "landmarks"
-    row = "" if sketch.sums[0].ndim == 3 else "rows x " if manifest.landmarks is None else "points x "
     facts = {
         "kind": "sketch",
         "data": spec.name,
         "fingerprint": spec.fingerprint,
         "num_pairs": sketch.num_pairs,
         "num_bytes": sketch.num_bytes,
-        "shapes": [list(sums.shape) for sums in sketch.sums],
+        "shapes": [list(sums.shape) for held in sketch.held.terms for sums in held.sums],
         "counts": counts,
         "see": manifest.see,
         "by": manifest.by,
+        "plus": manifest.plus,
         "landmarks": manifest.landmarks,
         "pool": manifest.pool,
         "history": manifest.history,
@@ -94,13 +93,24 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
     lines = [
         f"sketch of {spec.name}: {spec.num_classes} classes of {shape_text(spec.image_shape)} images",
         f"pairs            {sketch.num_pairs} of network ({network}) and augmentation draw",
-        f"sees             {manifest.see['part']} by {manifest.by['part']}",
-        f"{sums:<17}{', '.join(shape_text(each.shape) for each in sketch.sums)} (pairs x classes x {row}numbers)",
+        *(line for look, held in zip(manifest.looks, sketch.held.terms, strict=True) for line in _term(look, held)),
         f"images per class {min(counts):g} to {max(counts):g}",
         f"bytes            {sketch.num_bytes:,}",
         *(f"made of          {line}" for line in manifest.history),
     ]
     return facts, lines
+
+
+def _term(look: dict[str, Any], held: Any) -> list[str]:
+    """What a sketch holds for one term of an objective."""
+    from latentdc.cli.explain import shape_text
+
+    kind, row = ("landmarks", "points x ") if held.masses else ("sums", "" if held.sums[0].ndim == 3 else "rows x ")
+    shapes = ", ".join(shape_text(each.shape) for each in held.sums)
+    return [
+        f"sees             {look['see']['part']} by {look['by']['part']}",
+        f"{kind:<17}{shapes} (pairs x classes x {row}numbers)",
+    ]
 
 
 def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], list[str], Images]:

@@ -68,6 +68,8 @@ class Built:
     augment: Augment
     counts: tuple[int, ...]
     """Stored rows of each class."""
+    plus: tuple[tuple[Representation, Discrepancy], ...] = ()
+    """The same of the objective's further matches."""
     pretrained: PretrainedPool | None = None
     """The pool of the network that others trained, where the recipe names one: loaded once, when first asked for."""
 
@@ -125,7 +127,7 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     check_labels(recipe, [see for see, _ in looks], objective, spec)
     recipe.optim.must_fit(learned(recipe, decoder, formation, objective))
     counts = (rows,) * spec.num_classes
-    return Built(recipe, spec, decoder, formation, *looks[0], objective, augment, counts, pretrained)
+    return Built(recipe, spec, decoder, formation, *looks[0], objective, augment, counts, tuple(looks[1:]), pretrained)
 
 
 def _pretrained(recipe: Recipe, spec: DataSpec) -> PretrainedPool | None:

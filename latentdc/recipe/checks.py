@@ -17,7 +17,7 @@ from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Recipe, SourceSpec
 from latentdc.representations import Attention, Representation
-from latentdc.sketch import must_be_sketchable
+from latentdc.sketch import landmarks_of
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 
@@ -29,15 +29,11 @@ def check_looks(recipe: Recipe, looks: Sequence[tuple[Representation, Discrepanc
     """
     if recipe.source.kind != "sketch":
         return
-    if recipe.objective.plus:
-        raise RecipeError(
-            'source.kind = "sketch" and objective.plus: a sketch holds what one representation shows. Use source.kind '
-            '= "minibatches", or leave the further matches out.'
-        )
     try:
-        must_be_sketchable(*looks[0], recipe.source.landmarks)
+        landmarks_of(looks, recipe.source.landmarks)
     except InputError as error:
-        parts = f'objective.see = "{recipe.objective.see.kind}", objective.by = "{recipe.objective.by.kind}"'
+        terms = recipe.objective.terms
+        parts = " + ".join(f'objective.see = "{term.see.kind}", objective.by = "{term.by.kind}"' for term in terms)
         raise RecipeError(f'source.kind = "sketch", {parts}: {error}.') from error
 
 

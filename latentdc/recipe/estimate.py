@@ -120,6 +120,7 @@ def _trial_sketch(
             num_pairs=1,
             seed=recipe.seed,
             landmarks=wanted.landmarks,
+            plus=built.plus,
             batch_size=wanted.batch_size,
             precision=recipe.precision,
             device=device,
@@ -148,6 +149,7 @@ def size_of_sketch(built: Built, store: ClassStore) -> int:
         num_pairs=wanted.num_pairs,
         images_per_pair=wanted.images_per_pair,
         landmarks=wanted.landmarks,
+        plus=built.plus,
     )
 
 

@@ -63,6 +63,7 @@ def make_source(
         seed=recipe.seed,
         images_per_pair=wanted.images_per_pair,
         landmarks=wanted.landmarks,
+        plus=built.plus,
         batch_size=wanted.batch_size,
         precision=recipe.precision,
         compile=recipe.compile,
@@ -142,6 +143,7 @@ def _fitting(taken: Sketch, built: Built, store: ClassStore) -> Sketch:
                 f'the sketch was taken of other data: its {name} is {theirs!r} ("{its.name}"), here it is '
                 f'{ours!r} ("{mine.name}"). Give the data it was taken of, or take another sketch.'
             )
-    taken.must_hold(built.see, built.by)
+    for look in ((built.see, built.by), *built.plus):
+        taken.term(*look)
     taken.offer(built.augment, built.pretrained)
     return taken

@@ -28,7 +28,8 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         InputError: a source was asked for that is not the sketch's, or sums where it holds landmarks.
     """
     manifest = taken.manifest
-    if manifest.landmarks is not None and part_class("objective.by", recipe.objective.by).sketchable:
+    points = [part_class("objective.by", term.by).sketchable for term in recipe.objective.terms]
+    if manifest.landmarks is not None and all(points) and not manifest.plus:
         raise InputError(
             f"the sketch holds points, landmarks for {manifest.by['part']}, and objective.by = "
             f'"{recipe.objective.by.kind}" takes sums: compare by what it was taken for (--set objective.by=NAME).'

@@ -2,7 +2,7 @@
 
 from latentdc.sketch.artefact import Sketch, SketchView
 from latentdc.sketch.make import sketch
-from latentdc.sketch.manifest import Manifest, must_be_sketchable
+from latentdc.sketch.manifest import Manifest, landmarks_of
 from latentdc.sketch.size import sketch_bytes
 
-__all__ = ["Manifest", "Sketch", "SketchView", "must_be_sketchable", "sketch", "sketch_bytes"]
+__all__ = ["Manifest", "Sketch", "SketchView", "landmarks_of", "sketch", "sketch_bytes"]

@@ -53,7 +53,7 @@ class Sketch:
         self.device = torch.device("cpu")
         self._draws: dict[int, list[AugmentDraw]] = {}
         self._known: set[int] = set()
-        self._accepted: set[tuple[int, int]] = set()
+        self._accepted: dict[tuple[int, int], int] = {}
         self._kept_parts: list[object] = []
 
     @property
@@ -133,21 +133,23 @@ class Sketch:
             self._draws[pair] = augmentation.load(self.manifest.draws[pair])
         return self._draws[pair]
 
-    def must_hold(self, see: Representation, by: Discrepancy) -> None:
-        """Check that the sketch was taken for this representation and discrepancy.
+    def term(self, see: Representation, by: Discrepancy) -> int:
+        """Which of the sketch's terms is of this representation and discrepancy.
 
         Raises:
-            InputError: it was not; the message says what differs.
+            InputError: none; the message says what differs.
         """
-        if (id(see), id(by)) in self._accepted:
-            return
-        must_be_sketchable(see, by, self.manifest.landmarks)
-        asked = dataclasses.replace(self.manifest, see=describe(see), by=describe(by))
-        wrong = self.manifest.differences(asked)
-        if wrong:
-            raise InputError(f"the sketch was taken for another objective: {'; '.join(wrong)}. Make one for this")
-        self._kept_parts += [see, by]  # keeps the ids from being given to other objects
-        self._accepted.add((id(see), id(by)))
+        if (id(see), id(by)) not in self._accepted:
+            asked, looks = {"see": describe(see), "by": describe(by)}, self.manifest.looks
+            if asked not in looks:
+                must_be_sketchable(see, by, self.manifest.landmarks)
+                wrong = self.manifest.differences(dataclasses.replace(self.manifest, see=asked["see"], by=asked["by"]))
+                further = ", ".join(f"{its['see']['part']} by {its['by']['part']}" for its in looks[1:])
+                told = "; ".join(wrong) + (f" (it holds {further} besides)" if further else "")
+                raise InputError(f"the sketch was taken for another objective: {told}. Make one for this")
+            self._kept_parts += [see, by]  # keeps the ids from being given to other objects
+            self._accepted[id(see), id(by)] = looks.index(asked)
+        return self._accepted[id(see), id(by)]
 
     def view(self, step: int) -> SketchView:
         """The real side of one step."""
@@ -190,7 +192,7 @@ class Sketch:
         Raises:
             InputError: the two were not taken alike, the other has more images of some class, or they hold landmarks.
         """
-        if self.held.masses:
+        if any(held.masses for held in self.held.terms):
             raise InputError(
                 "the sketches cannot be subtracted: a landmark stands for images of the whole set, and does not tell "
                 "those to take away from the others. Merge sketches of the parts that remain"
@@ -208,7 +210,8 @@ class Sketch:
         wrong = self.manifest.differences(other.manifest)
         if self.manifest.images_per_pair is not None and sign < 0:
             wrong.append("each pair saw its own random subset, so one is no part of the other")
-        if not wrong and not all(torch.equal(a, b) for a, b in zip(self.scales, other.scales, strict=True)):
+        lengths = [[scale for held in each.held.terms for scale in held.scales] for each in (self, other)]
+        if not wrong and not all(torch.equal(a, b) for a, b in zip(*lengths, strict=True)):
             wrong.append("kernel lengths differ: take one with `like` set to the other")
         if wrong:
             raise InputError(f"the sketches cannot be {verb}: {'; '.join(wrong)}")
@@ -254,9 +257,9 @@ class SketchView:
     def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
         """The pair's summaries of ``classes``; of additive ones of all classes."""
         source = self.source
-        source.must_hold(see, by)
+        held = source.held.terms[source.term(see, by)]
         with torch.autocast(source.device.type, enabled=False):
-            return source.held.summaries(self.pair, see, by, classes)
+            return held.summaries(self.pair, see, by, classes)
 
     def batch(self, classes: Sequence[int]) -> Batch:
         """There are no images in a sketch.

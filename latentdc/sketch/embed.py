@@ -39,6 +39,8 @@ class Embedder:
     augment: Augment
     see: Representation
     by: Discrepancy
+    num_landmarks: int | None
+    """Weighted points that stand for a class; None for sums."""
     run: Observe | None
     """How networks are run; None for as they are."""
     precision: str
@@ -82,11 +84,11 @@ class Embedder:
         rows: Tensor,
         scales: list[Tensor],
         advance: Callable[[int], object],
-        num: int,
         rng: Callable[[int], torch.Generator],
     ) -> dict[str, Tensor]:
         """``counts`` ``(k,)``, ``sums.L`` ``(k, m, d)``, ``masses.L`` ``(k, m)``, ``scales.L`` ``(k,)``."""
-        labels, k = self.store.labels[rows].cpu(), self.store.spec.num_classes
+        num, labels, k = self.num_landmarks, self.store.labels[rows].cpu(), self.store.spec.num_classes
+        assert num is not None
         counts = torch.bincount(labels, minlength=k)
         width = min(num, int(counts.max()))
         held = {"counts": counts.double(), **{f"scales.{layer}": scale for layer, scale in enumerate(scales)}}

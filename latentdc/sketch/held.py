@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,13 @@ from torch import Tensor
 from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.discrepancies.base import must_cover
 from latentdc.representations import Additive, Representation, scope_of
+
+_PLUS = "plus."
+
+
+def term_prefix(term: int) -> str:
+    """What the names of a term's tensors begin with in a file; of the first term nothing."""
+    return f"{_PLUS}{term}." if term else ""
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,24 @@ class Held:
     """Squared kernel lengths ``(pairs, k)``, float64, or empty."""
     masses: tuple[Tensor, ...] = ()
     """Points of each cluster ``(pairs, k, m)``, float64, 0 where a class has fewer; or empty."""
+    plus: tuple[Held, ...] = ()
+    """Of an objective of several terms what its further ones hold, each with its own counts."""
+
+    @property
+    def terms(self) -> tuple[Held, ...]:
+        """What each term of the objective holds."""
+        return (dataclasses.replace(self, plus=()), *self.plus)
 
     def tensors(self) -> dict[str, Tensor]:
         """By their names in a file."""
         layers = {"sums": self.sums, "scales": self.scales, "masses": self.masses}
         named = {f"{kind}.{layer}": each for kind, all_ in layers.items() for layer, each in enumerate(all_)}
-        return {"counts": self.counts, **named}
+        further = [(term_prefix(term), held.tensors()) for term, held in enumerate(self.plus, 1)]
+        return {
+            "counts": self.counts,
+            **named,
+            **{f"{at}{name}": each for at, its in further for name, each in its.items()},
+        }
 
     @staticmethod
     def of(tensors: Mapping[str, Tensor]) -> Held:
@@ -44,7 +64,10 @@ class Held:
             num = sum(name.startswith(f"{kind}.") for name in tensors)
             return tuple(tensors[f"{kind}.{layer}"] for layer in range(num))
 
-        return Held(layers("sums"), tensors["counts"], layers("scales"), layers("masses"))
+        num = sum(name.startswith(_PLUS) and name.endswith(".counts") for name in tensors)
+        starts = [term_prefix(term) for term in range(1, num + 1)]
+        parts = [{n.removeprefix(at): each for n, each in tensors.items() if n.startswith(at)} for at in starts]
+        return Held(layers("sums"), tensors["counts"], layers("scales"), layers("masses"), tuple(map(Held.of, parts)))
 
     @property
     def num_bytes(self) -> int:
@@ -57,6 +80,9 @@ class Held:
 
     def combined(self, other: Held, sign: int) -> Held:
         """Of both sets together (``sign`` 1), or of this one without the other (-1); of landmarks their union."""
+        if self.plus:
+            first, *others = (a.combined(b, sign) for a, b in zip(self.terms, other.terms, strict=True))
+            return dataclasses.replace(first, plus=tuple(others))
         counts = self.counts + sign * other.counts.to(self.counts)
         if self.masses:
             sums, masses = (

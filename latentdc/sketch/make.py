@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,17 +19,19 @@ from latentdc.data.store import ClassStore
 from latentdc.devices import device_of
 from latentdc.discrepancies import Discrepancy
 from latentdc.errors import BundleError, InputError
-from latentdc.networks import FixedPool, fingerprint
+from latentdc.networks import FixedPool, Network, fingerprint
 from latentdc.networks.compiled import observer
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.artefact import Sketch
 from latentdc.sketch.embed import Embedder, has_lengths
 from latentdc.sketch.files import read, write
-from latentdc.sketch.held import Held
-from latentdc.sketch.manifest import Manifest, describe, must_be_sketchable, version_of
+from latentdc.sketch.held import Held, term_prefix
+from latentdc.sketch.manifest import Manifest, describe, landmarks_of, version_of
 
 _log = logging.getLogger(__name__)
+Look = tuple[Representation, Discrepancy]
+"""What of a network is looked at, and how two sets of it are compared: a term of an objective."""
 _CALIBRATION_IMAGES = 256
 """Images of each class from which a pair's kernel lengths are taken."""
 
@@ -44,6 +47,7 @@ def sketch(
     seed: int = 0,
     images_per_pair: int | None = None,
     landmarks: int | None = None,
+    plus: Sequence[Look] = (),
     batch_size: int = 500,
     precision: str = "fp32",
     compile: bool = False,
@@ -69,6 +73,8 @@ def sketch(
         images_per_pair: a keyed random subset of each class for each pair, or None for all images.
         landmarks: weighted points that stand for those of a class, for discrepancies that no sum can serve; a smaller
             class is kept whole.
+        plus: further terms of the objective, as pairs of representation and discrepancy: each takes a pass of its own
+            through the same networks and draws.
         batch_size: images at a time.
         precision: ``"fp32"`` or ``"bf16"`` for the forward passes; sums are float64 in any case.
         compile: compile the forward pass (about three times as fast on a CPU, after half a minute).
@@ -82,30 +88,31 @@ def sketch(
         InputError: representation or discrepancy cannot be sketched so, or a number is out of range.
         BundleError: the partial folder beside ``out`` belongs to another sketch.
     """
-    must_be_sketchable(see, by, landmarks)
+    looks = ((see, by), *plus)
+    nums = landmarks_of(looks, landmarks)
     if not isinstance(pool, FixedPool):
         raise InputError(f"{type(pool).__name__}: a sketch needs a fixed pool of networks; set the pool to fixed")
     num_pairs = pool.num if num_pairs is None else num_pairs
-    for name, value in {"num_pairs": num_pairs, "batch_size": batch_size, "images_per_pair": images_per_pair}.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} = {value}: give at least 1")
+    _must_count(num_pairs=num_pairs, batch_size=batch_size, images_per_pair=images_per_pair)
     augment = augment.for_data(store.spec)
     draws = [
         augment.draw(1, store.spec.image_shape, stream(seed, "augment", index=pair), shared=True)
         for pair in range(num_pairs)
     ]
-    manifest = _manifest(store, pool, augment, draws, seed=seed, images_per_pair=images_per_pair, precision=precision)
-    manifest = dataclasses.replace(
-        manifest, see=describe(see), by=describe(by), landmarks=landmarks, version=version_of(landmarks)
+    manifest = _manifest(
+        store, pool, looks, augment, draws, seed=seed, images_per_pair=images_per_pair, precision=precision
     )
+    manifest = dataclasses.replace(manifest, landmarks=landmarks, version=version_of(landmarks, len(looks)))
     if like is not None and (wrong := manifest.differences(like.manifest)):
         raise InputError(f"`like` was not taken alike: {'; '.join(wrong)}")
     device = device_of(device)
     pool.to(device)
     observe = observer(compile=True, device=device) if compile else None
-    embedder = Embedder(store, augment, see, by, observe, precision, batch_size, device)
-    partial = None if out is None else Path(f"{out}.partial")
-    done = _pairs(embedder, manifest, pool, draws, partial, like, progress)
+    embedders = [
+        Embedder(store, augment, *look, num, observe, precision, batch_size, device)
+        for look, num in zip(looks, nums, strict=True)
+    ]
+    done = _pairs(embedders, manifest, pool, draws, out, like, progress)
     finished = Sketch(manifest, _stacked(done), augment=augment, pool=pool)
     if out is not None:
         finished.save(out)
@@ -113,52 +120,76 @@ def sketch(
     return finished.to(device)
 
 
+def _must_count(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} = {value}: give at least 1")
+
+
 def _pairs(
-    embedder: Embedder,
+    embedders: Sequence[Embedder],
     manifest: Manifest,
     pool: FixedPool,
     draws: list[list[AugmentDraw]],
-    partial: Path | None,
+    out: str | Path | None,
     like: Sketch | None,
     progress: bool,
 ) -> list[dict[str, Tensor]]:
     """Every pair's tensors: read where a former run left them, else computed and left."""
-    store, done = embedder.store, []
+    partial = None if out is None else Path(f"{out}.partial")
+    store, done = embedders[0].store, []
     per_pair = len(_rows(store, manifest.images_per_pair, manifest.seed, "subset", 0))
-    total = per_pair * manifest.num_pairs
+    total = per_pair * manifest.num_pairs * len(embedders)
     with tqdm(total=total, unit="img", unit_scale=True, desc="sketch", disable=not progress) as bar:
         for pair in range(manifest.num_pairs):
             file = None if partial is None else partial / f"pair-{pair:05d}.safetensors"
             if file is not None and file.exists():
                 done.append(_left(file, manifest, like, pair))
-                bar.update(per_pair)
+                bar.update(per_pair * len(embedders))
                 continue
             net = pool.network(pair % pool.num)
-            scales: list[Tensor] = []
-            if like is not None:
-                scales = [scale[pair].cpu() for scale in like.held.scales]
-            elif has_lengths(embedder.see, embedder.by, manifest.landmarks):
-                rows = _rows(store, _CALIBRATION_IMAGES, manifest.seed, "calibrate", pair)
-                scales = embedder.scales(net, draws[pair], rows)
-            rows = _rows(store, manifest.images_per_pair, manifest.seed, "subset", pair)
-            seen = (net, draws[pair], rows, scales, bar.update)
-            if manifest.landmarks is None:
-                done.append(embedder.sums(*seen))
-            else:
-                drawn = functools.partial(stream, manifest.seed, "landmarks", pair)
-                done.append(embedder.landmarks(*seen, manifest.landmarks, drawn))
+            whole: dict[str, Tensor] = {}
+            for term, embedder in enumerate(embedders):
+                theirs = None if like is None else [scale[pair].cpu() for scale in like.held.terms[term].scales]
+                held = _term(embedder, manifest, net, draws[pair], pair, theirs, bar.update)
+                whole |= {f"{term_prefix(term)}{name}": each for name, each in held.items()}
+            done.append(whole)
             if file is not None:
                 write(file, done[-1], manifest.digest())
     return done
 
 
+def _term(
+    embedder: Embedder,
+    manifest: Manifest,
+    net: Network,
+    draws: list[AugmentDraw],
+    pair: int,
+    scales: list[Tensor] | None,
+    advance: Callable[[int], object],
+) -> dict[str, Tensor]:
+    """One term's tensors of one pair, with kernel lengths ``scales`` or, if None, its own."""
+    store, num = embedder.store, embedder.num_landmarks
+    if scales is None:
+        rows = _rows(store, _CALIBRATION_IMAGES, manifest.seed, "calibrate", pair)
+        scales = embedder.scales(net, draws, rows) if has_lengths(embedder.see, embedder.by, num) else []
+    rows = _rows(store, manifest.images_per_pair, manifest.seed, "subset", pair)
+    if num is None:
+        return embedder.sums(net, draws, rows, scales, advance)
+    return embedder.landmarks(
+        net, draws, rows, scales, advance, functools.partial(stream, manifest.seed, "landmarks", pair)
+    )
+
+
 def _left(file: Path, manifest: Manifest, like: Sketch | None, pair: int) -> dict[str, Tensor]:
     tensors, digest = read(file)
-    lengths = [] if like is None else [scale[pair].cpu() for scale in like.held.scales]
+    lengths = {
+        f"{term_prefix(term)}scales.{layer}": scale[pair].cpu()
+        for term, held in enumerate(() if like is None else like.held.terms)
+        for layer, scale in enumerate(held.scales)
+    }
     # Only where the parts agree are there the same layers to compare.
-    if digest != manifest.digest() or not all(
-        torch.equal(tensors[f"scales.{layer}"], scale) for layer, scale in enumerate(lengths)
-    ):
+    if digest != manifest.digest() or not all(torch.equal(tensors[name], scale) for name, scale in lengths.items()):
         raise BundleError(
             f"{file.parent} was left by another sketch (data, seed or parts differ): delete it or change out"
         )
@@ -177,6 +208,7 @@ def _rows(store: ClassStore, per_class: int | None, seed: int, purpose: str, pai
 def _manifest(
     store: ClassStore,
     pool: FixedPool,
+    looks: Sequence[Look],
     augment: Augment,
     draws: list[list[AugmentDraw]],
     *,
@@ -184,10 +216,11 @@ def _manifest(
     images_per_pair: int | None,
     precision: str,
 ) -> Manifest:
-    spec = store.spec
+    spec, terms = store.spec, [{"see": describe(see), "by": describe(by)} for see, by in looks]
     return Manifest(
-        see={},
-        by={},
+        see=terms[0]["see"],
+        by=terms[0]["by"],
+        plus=terms[1:],
         pool=pool.described(),
         augment=describe(augment),
         seed=seed,

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from latentdc.data.augment import AUGMENTS, Augment
@@ -15,9 +16,9 @@ from latentdc.errors import BundleError, InputError
 from latentdc.representations import Additive, Representation
 from latentdc.types import DataSpec
 
-_VERSIONS = (1, 2)
-"""2 came with landmarks; a sketch without them is still of version 1."""
-_PLAIN = ("see", "by", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
+_VERSIONS = (1, 2, 3)
+"""2 came with landmarks, 3 with several terms; a sketch without either is still of version 1."""
+_PLAIN = ("see", "by", "plus", "pool", "augment", "seed", "num_pairs", "images_per_pair", "draws", "fingerprints")
 _OF_DATA = ("image_shape", "class_names", "mean", "std")
 _PLACES = ("pool.model", "pool.weights")
 """Where pretrained networks lie; which they are, their fingerprints say."""
@@ -88,6 +89,13 @@ class Manifest:
     """Format version of the file."""
     landmarks: int | None = None
     """Most weighted points that stand for a class, of all parts together; None if sums were taken."""
+    plus: list[dict[str, Any]] = field(default_factory=list)
+    """``see`` and ``by`` of the objective's further terms."""
+
+    @property
+    def looks(self) -> list[dict[str, Any]]:
+        """``see`` and ``by`` of every term."""
+        return [{"see": self.see, "by": self.by}, *self.plus]
 
     @property
     def spec(self) -> DataSpec:
@@ -140,8 +148,9 @@ class Manifest:
     def dumps(self) -> str:
         """As JSON; without the keys that a file of its version does not know."""
         told = dataclasses.asdict(self)
-        if self.landmarks is None:
-            del told["landmarks"]
+        for name in ("landmarks", "plus"):
+            if not told[name]:
+                del told[name]
         return json.dumps(told, sort_keys=True)
 
     def digest(self) -> str:
@@ -149,9 +158,9 @@ class Manifest:
         return hashlib.sha256(self.dumps().encode()).hexdigest()
 
 
-def version_of(landmarks: int | None) -> int:
+def version_of(landmarks: int | None, num_terms: int = 1) -> int:
     """Format version of a new sketch."""
-    return 1 if landmarks is None else 2
+    return 3 if num_terms > 1 else 1 if landmarks is None else 2
 
 
 def entry(line: str) -> Entry:
@@ -195,6 +204,19 @@ def _compare(name: str, mine: Any, other: Any) -> list[str]:
     if name in ("draws", "fingerprints"):
         return [f"{name} differ"]
     return [f"{name} = {other!r} instead of {mine!r}"]
+
+
+def landmarks_of(looks: Sequence[tuple[Representation, Discrepancy]], landmarks: int | None) -> list[int | None]:
+    """For each term how many landmarks stand for a class; None where sums do.
+
+    Raises:
+        InputError: a term that a sketch cannot hold, or landmarks where all have sums.
+    """
+    needed = [see.kind == "points" and not by.sketchable for see, by in looks]
+    found = [landmarks if needs or not any(needed) else None for needs in needed]
+    for look, num in zip(looks, found, strict=True):
+        must_be_sketchable(*look, num)
+    return found
 
 
 def must_be_sketchable(see: Representation, by: Discrepancy, landmarks: int | None = None) -> None:

@@ -11,7 +11,7 @@ from latentdc.discrepancies import Discrepancy
 from latentdc.networks import FixedPool
 from latentdc.representations import Representation
 from latentdc.sketch.embed import has_lengths, look_of
-from latentdc.sketch.manifest import must_be_sketchable
+from latentdc.sketch.manifest import landmarks_of
 from latentdc.types import Batch
 
 
@@ -24,6 +24,7 @@ def sketch_bytes(
     num_pairs: int,
     images_per_pair: int | None = None,
     landmarks: int | None = None,
+    plus: Sequence[tuple[Representation, Discrepancy]] = (),
 ) -> int:
     """Bytes of the numbers that ``sketch`` would write, from what one blank image shows.
 
@@ -38,16 +39,25 @@ def sketch_bytes(
         num_pairs: see ``sketch``.
         images_per_pair: see ``sketch``.
         landmarks: see ``sketch``.
+        plus: see ``sketch``.
 
     Raises:
         InputError: representation or discrepancy cannot be sketched so.
     """
-    must_be_sketchable(see, by, landmarks)
+    looks = ((see, by), *plus)
+    most = max(min(count, images_per_pair or count) for count in counts)
+    a_class = sum(
+        _of_class(pool, *look, num, most) for look, num in zip(looks, landmarks_of(looks, landmarks), strict=True)
+    )
+    return num_pairs * len(counts) * a_class
+
+
+def _of_class(pool: FixedPool, see: Representation, by: Discrepancy, landmarks: int | None, most: int) -> int:
+    """Bytes of a term's numbers for a pair and a class of at most ``most`` images."""
     owner = torch.zeros(1, dtype=torch.int64, device=pool.device)
     blank = torch.zeros(1, *pool.spec.image_shape, device=pool.device)
     batch = Batch(blank, functional.one_hot(owner, pool.spec.num_classes).float(), owner)
     shown = look_of(see)(pool.network(0), batch, differentiable=False)
-    most = max(min(count, images_per_pair or count) for count in counts)
     held = 8
     for points in shown:
         if landmarks is not None:
@@ -57,4 +67,4 @@ def sketch_bytes(
         else:
             held += 8 * points.numel()
         held += 8 * has_lengths(see, by, landmarks)
-    return num_pairs * len(counts) * held
+    return held
