@@ -101,7 +101,7 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: P
     assert "objective.weights" in str(found["cafe"])
     assert isinstance(found["dm"], tuple)
     assert "objective.weights" in (why := json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"])
-    assert f"## Cells without figures\n\n- cafe: {why}\n" in (tmp_path / "out" / "README.md").read_text()
+    assert f"## Cells that failed\n\n- cafe: {why}\n" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_misspelt_recipes_and_keys_are_refused_before_any_work(data: Data, tmp_path: Path) -> None:
@@ -145,11 +145,13 @@ def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_pat
 def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: Path, failed: str | None) -> None:
     both = wanted(recipes=("dm", "mdc"))
     plan = Plan.open(tmp_path / "out", both, data)
+    plan.note("dm", "what went wrong an hour ago")
     order: list[str] = []
 
     def other() -> None:
         with plan.taking("dm", wait=True) as mine:
             assert mine
+            plan.note("dm", None)  # as a cell does that begins
             busy.set()
             while not (tmp_path / "out" / "test" / "mdc" / "report.json").is_file():
                 time.sleep(0.01)

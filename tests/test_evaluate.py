@@ -204,6 +204,12 @@ def test_a_student_is_judged_on_further_images_without_being_trained_again(
     again = measure(bundle, apart, runs=tmp_path / "runs.jsonl")
     found, wanted = ([[run.accuracy for run in row.runs] for row in r.rows] for r in (again, alone))
     assert found == wanted != [[run.accuracy for run in row.runs] for row in both.rows]
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * sum(row.num_runs for row in both.rows)
+    with pytest.raises(InputError, match="also_on without runs"):
+        measure(bundle, apart, also_on=[data.test])
+    with pytest.raises(DataError, match=r"also_on: .* has other classes or image shapes"):
+        measure(bundle, apart, also_on=[data.test.choose([0, 1])], runs=tmp_path / "runs.jsonl")
 
 
 class OneThread(ThreadPoolExecutor):

@@ -107,11 +107,17 @@ def test_a_bundle_is_gone_on_from(tiny_store: ClassStore, tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"it has 3 of class-0, 2 of class-1\. Ask for as many as it has, or fewer"):
         initialise(kind, decoder, (4, 4, 4), seed=0, store=tiny_store)
     darker = PixelsDecoder(tiny_store.spec.image_shape, (0.1,), tiny_store.spec.std)
-    with pytest.raises(InputError, match=r"latents \(x \(1, 8, 8\)\) are of another decoder, or of another space"):
+    with pytest.raises(InputError, match="its decoder has another settings and other weights than this run's"):
         initialise(kind, darker, (1, 1, 1), seed=0, store=tiny_store)
     turned = tiny_store.choose([2, 1, 0])
-    with pytest.raises(InputError, match="of the classes class-0, class-1, class-2"):
+    with pytest.raises(InputError, match="condensed from other images"):
         initialise(kind, decoder, (1, 1, 1), seed=0, store=turned)
+    with pytest.raises(InputError, match="its formation has another class and other settings than this run's"):
+        initialise(kind, decoder, (1, 1, 1), seed=0, store=tiny_store, formation=TilesFormation(2))
+    with pytest.raises(InputError, match="it has 3 classes, 2 are asked for"):
+        initialise(kind, decoder, (1, 1), seed=0)
+    with pytest.raises(InputError, match=r'init = "bundle", path = ".*none": .*no such folder'):
+        initialise(Bundled(str(tmp_path / "none")), decoder, (1, 1, 1), seed=0)
     with pytest.raises(InputError, match='init = "bundle" needs the bundle'):
         initialise("bundle", decoder, (1, 1, 1), seed=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from latentdc.bundle import load_bundle
 from latentdc.condense import Step
 from latentdc.data.store import ClassStore
 from latentdc.errors import BundleError, InputError, RecipeError
+from latentdc.initialise.bundled import Bundled
 from latentdc.pipelines.condensation import CondensationOutput, CondensationPipeline
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.recipe import parse_recipe
@@ -52,6 +54,33 @@ def test_equal_seeds_equal_latents(condense: Callable[..., CondensationOutput], 
     first, again = condense(tmp_path / "a"), condense(tmp_path / "b")
     assert torch.equal(latents(first), latents(again))
     assert not torch.equal(latents(first), latents(condense(tmp_path / "c", seed=1)))
+
+
+def test_a_start_from_a_bundle_is_known_by_its_rows_wherever_it_lies(
+    condense: Callable[..., CondensationOutput], tmp_path: Path
+) -> None:
+    def second(place: str, steps: int = 2) -> CondensationOutput:
+        settings = (*SMALL, "init.kind=bundle", f"init.path={tmp_path / place}")
+        return condense(tmp_path / "second", steps=steps, settings=settings)
+
+    first = condense(tmp_path / "first")
+    made = second("first")
+    assert made.bundle.provenance["start"] == {
+        "kind": "bundle",
+        "rows_sha256": Bundled(str(tmp_path / "first")).digest(),
+        "recipe": "dm-gan",
+        "steps": 4,
+        "seconds": first.bundle.provenance["seconds"],
+    }
+    with pytest.raises(InputError, match="a bundle cannot be written over the one it starts from"):
+        condense(tmp_path / "first", settings=(*SMALL, "init.kind=bundle", f"init.path={tmp_path / 'first'}"))
+    shutil.rmtree(tmp_path / "second")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    assert torch.equal(latents(second("moved")), latents(made)), "taken up from its checkpoint"
+    shutil.rmtree(tmp_path / "second")
+    condense(tmp_path / "first", seed=1, resume=False)
+    with pytest.raises(InputError, match=r"checkpoint of another run: init\.options\.path"):
+        second("first")
 
 
 @pytest.mark.parametrize("recipe", ["dm", "dm-gan"])

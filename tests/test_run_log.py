@@ -56,6 +56,10 @@ def test_a_refresh_finds_what_others_have_appended(tmp_path: Path, caplog: pytes
     ours.add("c", RUN)
     theirs.refresh()
     assert theirs.runs.keys() == RunLog(path).runs.keys() == {"a", "b", "c"}
+    path.write_text(path.read_text().splitlines(keepends=True)[0])  # as somebody would who is told to delete a line
+    RunLog(path).add("d", RUN)
+    theirs.refresh()
+    assert theirs.find("d") == RUN
 
 
 def test_a_line_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,11 @@ Students = Annotated[str, typer.Option("--students", help="convnet, resnet18, ml
 Seeds = Annotated[int, typer.Option("--seeds", min=1, help="Students per row; baselines are redrawn for each.")]
 Baselines = Annotated[
     str,
-    typer.Option("--baselines", help="random-real, medoids, undistilled, encoded; separated by commas; '' for none."),
+    typer.Option(
+        "--baselines",
+        help="random-real, medoids, undistilled, encoded, random-real-total (of the bytes of set and private "
+        "decoder); separated by commas; '' for none.",
+    ),
 ]
 JudgedOn = Annotated[
     Split, typer.Option("--split", help="held-out judges on a slice of the training images, for choosing.")

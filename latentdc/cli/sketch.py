@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 app = group(
     """Sum what networks see of the whole real set, once, into one file to condense from.
 
-    A sketch serves every budget, seed and decoder, but one discrepancy: that of its recipe. It is resumable. Gradients
-    take a number for each weight, class and pair; objective.see.project shrinks them. Discrepancies that compare points
-    are given weighted ones, source.landmarks of each class.
+    A sketch serves every budget, seed and decoder, but one objective: the terms of its recipe. It is resumable.
+    Gradients take a number for each weight, class and pair; objective.see.project shrinks them. Discrepancies that
+    compare points are given weighted ones, source.landmarks of each class.
 
     \b
     Examples:

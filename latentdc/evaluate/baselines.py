@@ -146,8 +146,8 @@ def candidates(
                 rows.append(_decoder_row(name, subject, subject.bundle, real))
             continue
         whole = equal_bytes_count(_total(subject) / num_classes, shape)
-        if name == TOTAL and whole <= max(1, affordable):
-            notes.append(f"{name} left out: the set brings no decoder of its own that weighs as much as real images")
+        if name == TOTAL and whole <= affordable:
+            notes.append(f"{name} left out: with its decoder the set weighs no more real images than without")
             continue
         for basis, counts in [("equal-total", (whole,) * num_classes)] if name == TOTAL else budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]

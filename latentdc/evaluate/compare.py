@@ -13,7 +13,7 @@ import latentdc
 from latentdc.bundle import Bundle
 from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
-from latentdc.errors import InputError, unknown
+from latentdc.errors import DataError, InputError, unknown
 from latentdc.evaluate.baselines import USUAL, candidates
 from latentdc.evaluate.ddranking import label_robust_score
 from latentdc.evaluate.protocols import Protocol, find_protocol
@@ -64,13 +64,13 @@ def evaluate(
         full_accuracy: per cent on all real data under this protocol, if known: completes DD-Ranking's score.
         runs: a ``runs.jsonl``; finished runs are appended to it and skipped when evaluated again.
         also_on: further real images to judge the same students on; what they reach goes to ``runs`` alone, where an
-            evaluation on those images, with the same training images, finds it and trains nothing.
+            evaluation on those images, with the same training images, finds it and trains nothing. Needs ``runs``.
         workers: train this many students at once, in processes that share the threads; pays off for small sets.
         progress: show a bar on standard error.
 
     Raises:
         InputError: an unknown protocol, student, baseline, split or precision, or no seeds.
-        DataError: the set does not fit the data, or the data has no test images.
+        DataError: the set, or what it is also judged on, does not fit the data, or the data has no test images.
         BundleError: the bundle is damaged.
     """
     plan, wanted = find_protocol(protocol), _seeds(seeds)
@@ -80,12 +80,12 @@ def evaluate(
     if workers < 1:
         raise InputError(f"workers = {workers}: give a number of processes, at least 1")
     real, judge = split_data(data.train, data.test, split)
+    _must_fit(also_on, real, runs)
     subject = subject_of(source, real)
     plans, notes = candidates(subject, real, baselines, width=width)
     settings = Settings(plan, precision, compile, width, device)
-    log = RunLog(Path(runs) if runs else None)
-    bench = Bench((judge, *also_on), real.spec, settings, log, workers=workers, progress=progress)
-    rows = bench.rows(plans, students, wanted)
+    judges, log = (judge, *also_on), RunLog(Path(runs) if runs else None)
+    rows = Bench(judges, real.spec, settings, log, workers, progress).rows(plans, students, wanted)
     return Report(
         source=subject.name,
         source_sha256=subject.images.sha256(),
@@ -157,6 +157,15 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("-dirty" if edited.returncode else "")
+
+
+def _must_fit(also_on: Sequence[ClassStore], real: ClassStore, runs: str | Path | None) -> None:
+    """Refuse further judges that students cannot be judged on, or whose figures would be lost."""
+    if also_on and runs is None:
+        raise InputError("also_on without runs: there is no file to keep what students reach on it. Give runs.")
+    for other in also_on:
+        if (other.spec.image_shape, other.spec.class_names) != (real.spec.image_shape, real.spec.class_names):
+            raise DataError(f"also_on: {other.spec.name} has other classes or image shapes than {real.spec.name}.")
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

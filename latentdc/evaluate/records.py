@@ -31,9 +31,10 @@ class Row:
     """One set under one student architecture."""
 
     name: str
-    """``bundle``, ``random-real``, ``medoids`` or ``undistilled``."""
+    """``bundle``, or one of ``latentdc.evaluate.BASELINES``."""
     basis: str
-    """What was held equal to the evaluated set: ``equal-images`` or ``equal-bytes``."""
+    """What was held equal to the evaluated set: ``equal-images``, ``equal-bytes`` or, its private decoder's bytes
+    too, ``equal-total``."""
     student: str
     images_per_class: float
     """Images per class that the student trains on (the mean, where classes differ)."""

@@ -61,6 +61,8 @@ class RunLog:
         """Read what others have appended since the last look."""
         if self.path is None or not self.path.exists() or self.path.stat().st_size == self._read.size:
             return
+        if self.path.stat().st_size < self._read.size:  # a line was deleted
+            self._read = _Read()
         with self.path.open("rb") as file:
             file.seek(self._read.start)
             text = file.read()
@@ -164,7 +166,8 @@ class Bench:
             for task, runs in finished:
                 candidate, student = about[task.identities[0]]
                 for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # the one asked for last
-                    self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
+                    if self.log.find(mark) is None:
+                        self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
                 bar.set_postfix_str(f"{candidate.name} {student} {runs[0].accuracy:.1f} %")
                 bar.update(sum(self.log.find(mark) is not None for mark in about) - bar.n)
         return tuple(

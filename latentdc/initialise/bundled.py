@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
-from latentdc.bundle import load_bundle
+from latentdc.bundle import Bundle, load_bundle
 from latentdc.bundle.identity import identity_of
-from latentdc.errors import InputError
+from latentdc.bundle.loading import verified
+from latentdc.errors import BundleError, InputError
 from latentdc.initialise.request import Request
 from latentdc.portable.bank import LatentBank
 from latentdc.types import Latents
@@ -18,16 +21,16 @@ from latentdc.types import Latents
 
 @dataclass(frozen=True)
 class Bundled:
-    """The rows of a bundle of the same decoder, to go on from under another objective or at another rate.
+    """The rows of a bundle of the same decoder and data, to go on from under another objective or at another rate.
 
-    Of each class its first rows are taken. They start as they were stored, with the rounding of int8 or fp16; weights
-    and soft labels are not taken over.
+    Of each class its first rows are taken. They start as they were stored, with the rounding of int8 or fp16; weights,
+    soft labels, and what a decoder or formation has learned with them are not taken over.
 
     Args:
         path: the bundle's folder.
 
     Raises:
-        InputError: when called: another decoder, other classes, or fewer rows of a class than are asked for.
+        InputError: when called: another decoder or formation, other data, or fewer rows of a class than are asked for.
         BundleError: when called: the bundle is damaged, or its decoder somebody's own.
     """
 
@@ -35,30 +38,73 @@ class Bundled:
 
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
+        bundle = self._loaded()
+        self._must_fit(bundle, request)
+        bank: Any = bundle.bank
+        firsts = [bank.rows([cls], num) for cls, num in enumerate(request.counts) if num]
+        latents: Latents = bank.latents(torch.cat(firsts))
+        return latents
+
+    def digest(self) -> str:
+        """sha256 of the rows it holds, wherever it lies.
+
+        Raises:
+            InputError, BundleError: no such bundle, or a damaged one.
+        """
+        self._must_be_named()
+        _, sums = verified(self.path)
+        rows = {name: sha256 for name, sha256 in sums.items() if name.startswith("bank/") and name[-3:] != ".py"}
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+    def told(self) -> dict[str, Any]:
+        """What a bundle that is made from it says of it: the sha256 of its rows, its own steps and seconds."""
+        made = self._loaded().provenance
+        return {"rows_sha256": self.digest(), **{name: made.get(name) for name in ("recipe", "steps", "seconds")}}
+
+    def _must_be_named(self) -> None:
         if not self.path:
             raise InputError('init = "bundle" needs the bundle: give { kind = "bundle", path = "runs/first" }.')
-        asked, bundle = f'init = "bundle", path = "{self.path}"', load_bundle(self.path)
-        bank, ours, theirs = bundle.bank, request.decoder, bundle.decoder
-        if not isinstance(bank, LatentBank):
+
+    def _loaded(self) -> Bundle:
+        self._must_be_named()
+        try:
+            return load_bundle(self.path)
+        except (InputError, BundleError) as error:
+            raise type(error)(f"{self._asked}: {error}") from error
+
+    @property
+    def _asked(self) -> str:
+        return f'init = "bundle", path = "{self.path}"'
+
+    def _must_fit(self, bundle: Bundle, request: Request) -> None:
+        asked, spec = self._asked, bundle.spec
+        if not isinstance(bundle.bank, LatentBank):
             raise InputError(f"{asked}: it stores a distribution, not rows to start from. Give a bundle of rows.")
-        if not isinstance(ours, nn.Module) or identity_of(ours) != identity_of(theirs):
+        pairs = [("decoder", bundle.decoder, request.decoder, 3), ("formation", bundle.formation, request.formation, 2)]
+        for what, its, ours, num in pairs:
+            if wrong := _differ(its, ours, num):
+                raise InputError(
+                    f"{asked}: its {what} has another {wrong} than this run's. Give a bundle of the same {what} with "
+                    "the same settings, or change this run's; what was learned with a set cannot be gone on from."
+                )
+        if request.store is not None and request.store.spec.fingerprint != spec.fingerprint:
             raise InputError(
-                f"{asked}: its latents ({_told(bank.shapes)}) are of another decoder, or of another space or settings "
-                f"of it, than this run's ({_told(ours.latent_shapes)}). Give a bundle of this decoder, or that decoder."
+                f"{asked}: it was condensed from other images ({spec.name} {spec.fingerprint[:12]}) than this run's "
+                f"({request.store.spec.name} {request.store.spec.fingerprint[:12]}); with --hold-out both or neither."
             )
-        if request.store is not None and request.store.spec.class_names != bundle.spec.class_names:
-            raise InputError(f"{asked}: it is of the classes {', '.join(bundle.spec.class_names)}.")
-        pairs = zip(bundle.spec.class_names, bank.counts, request.counts, strict=True)
-        short = [f"{have} of {name}" for name, have, num in pairs if have < num]
+        if len(request.counts) != spec.num_classes:
+            raise InputError(f"{asked}: it has {spec.num_classes} classes, {len(request.counts)} are asked for.")
+        classes = zip(spec.class_names, bundle.bank.counts, request.counts, strict=True)
+        short = [f"{have} of {name}" for name, have, num in classes if have < num]
         if short:
             raise InputError(
                 f"{asked}: {max(request.counts)} rows a class are asked for and it has {', '.join(short)}. Ask for as "
                 "many as it has, or fewer."
             )
-        firsts = [bank.rows([cls], num) for cls, num in enumerate(request.counts) if num]
-        latents: Latents = bank.latents(torch.cat(firsts))
-        return latents
 
 
-def _told(shapes: Mapping[str, Sequence[int]]) -> str:
-    return ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+def _differ(its: Any, ours: Any, num: int) -> str:
+    """Which of the first ``num`` of class, settings and weights differ; empty if none do."""
+    mine, theirs = ([None] * 3 if not isinstance(part, nn.Module) else identity_of(part) for part in (ours, its))
+    names = ("class", "settings", "weights")[:num]
+    return " and other ".join(name for name, a, b in zip(names, mine, theirs, strict=False) if a != b)

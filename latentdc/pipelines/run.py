@@ -98,6 +98,10 @@ class Run:
         # What would stop the writing at the end is better known before the first step.
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
+        if recipe.init.kind == "bundle" and Path(recipe.init.options.get("path", "")).resolve() == self.out.resolve():
+            raise InputError(
+                f"{self.out}: a bundle cannot be written over the one it starts from. Give another folder."
+            )
         if given is not None and not recipe.steps:
             raise InputError("steps = 0 keeps the start as it is, so no sketch is looked at: leave --sketch out.")
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
@@ -205,6 +209,9 @@ class Run:
 
     def _start_report(self, started: tuple[Batch, Tensor] | None, bank: AnyBank) -> dict[str, Any]:
         """Reconstruction error of the start; real | start | condensed as ``<out>.run/start.png``, the rows in order."""
+        begun = self.built.recipe.init
+        if begun.kind == "bundle":
+            return make_part("init", begun).told()  # type: ignore[no-any-return]
         if started is None:
             return {}
         ended = decode(self.built.decoder, bank).x.cpu()

@@ -219,6 +219,8 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     # What is not there decides nothing, today or in a run begun before it existed.
     absent = Recipe(images_per_class=1).flat()
     flat = {name: value for name, value in flat.items() if not name.startswith(_LATER) or value != absent.get(name)}
+    if built.recipe.init.kind == "bundle":  # its rows say which it is, not where it lies
+        flat["init.options.path"] = make_part("init", built.recipe.init).digest()
     if built.pretrained is not None:  # their weights say which they are, not where they lie
         flat = {name: value for name, value in flat.items() if name not in _PLACES}
     if isinstance(source, Sketch):

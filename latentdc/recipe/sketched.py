@@ -28,8 +28,8 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         InputError: a source was asked for that is not the sketch's, or sums where it holds landmarks.
     """
     manifest = taken.manifest
-    points = [part_class("objective.by", term.by).sketchable for term in recipe.objective.terms]
-    if manifest.landmarks is not None and all(points) and not manifest.plus:
+    summed = all(part_class("objective.by", term.by).sketchable for term in recipe.objective.terms)
+    if manifest.landmarks is not None and summed and not manifest.plus:
         raise InputError(
             f"the sketch holds points, landmarks for {manifest.by['part']}, and objective.by = "
             f'"{recipe.objective.by.kind}" takes sums: compare by what it was taken for (--set objective.by=NAME).'
@@ -39,7 +39,7 @@ def as_sketched(recipe: Recipe, taken: Sketch, asked: Iterable[str] = ()) -> Rec
         kind="sketch",
         num_pairs=manifest.num_pairs,
         images_per_pair=manifest.images_per_pair,
-        landmarks=manifest.landmarks,
+        landmarks=None if summed else manifest.landmarks,  # of several terms some may be sums
         **_networks(recipe.source, manifest.pool),
     )
     names = sorted({name.split(".")[1] for name in asked if name.startswith("source.")})

@@ -142,10 +142,13 @@ class Sketch:
         if (id(see), id(by)) not in self._accepted:
             asked, looks = {"see": describe(see), "by": describe(by)}, self.manifest.looks
             if asked not in looks:
-                must_be_sketchable(see, by, self.manifest.landmarks)
-                wrong = self.manifest.differences(dataclasses.replace(self.manifest, see=asked["see"], by=asked["by"]))
-                further = ", ".join(f"{its['see']['part']} by {its['by']['part']}" for its in looks[1:])
-                told = "; ".join(wrong) + (f" (it holds {further} besides)" if further else "")
+                if len(looks) == 1:
+                    must_be_sketchable(see, by, self.manifest.landmarks)
+                other = dataclasses.replace(self.manifest, see=asked["see"], by=asked["by"])
+                told = "; or ".join(
+                    "; ".join(dataclasses.replace(self.manifest, see=its["see"], by=its["by"]).differences(other))
+                    for its in looks
+                )
                 raise InputError(f"the sketch was taken for another objective: {told}. Make one for this")
             self._kept_parts += [see, by]  # keeps the ids from being given to other objects
             self._accepted[id(see), id(by)] = looks.index(asked)

@@ -171,8 +171,10 @@ def _term(
     """One term's tensors of one pair, with kernel lengths ``scales`` or, if None, its own."""
     store, num = embedder.store, embedder.num_landmarks
     if scales is None:
-        rows = _rows(store, _CALIBRATION_IMAGES, manifest.seed, "calibrate", pair)
-        scales = embedder.scales(net, draws, rows) if has_lengths(embedder.see, embedder.by, num) else []
+        scales = []
+        if has_lengths(embedder.see, embedder.by, num):
+            rows = _rows(store, _CALIBRATION_IMAGES, manifest.seed, "calibrate", pair)
+            scales = embedder.scales(net, draws, rows)
     rows = _rows(store, manifest.images_per_pair, manifest.seed, "subset", pair)
     if num is None:
         return embedder.sums(net, draws, rows, scales, advance)

@@ -187,7 +187,7 @@ def loads(text: str) -> Manifest:
     except (ValueError, AttributeError) as error:
         raise BundleError(f"the sketch's manifest is not readable: {error}") from error
     if version not in _VERSIONS:
-        known = " and ".join(map(str, _VERSIONS))
+        known = ", ".join(map(str, _VERSIONS))
         raise BundleError(f"the sketch has format version {version}; this latentdc reads {known}: make it again")
     try:
         return Manifest(**given)

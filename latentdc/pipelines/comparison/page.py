@@ -48,4 +48,4 @@ def _took(plan: Plan) -> list[str]:
     table = ["| cell | steps | seconds, with the networks trained for them |", "|---|---:|---:|", *rows]
     parts = ["## What the cells took", "\n".join(table)] if rows else []
     failures = [f"- {name}: {why}" for name, why in plan.failures().items()]
-    return [*parts, "## Cells without figures", "\n".join(failures)] if failures else parts
+    return [*parts, "## Cells that failed", "\n".join(failures)] if failures else parts

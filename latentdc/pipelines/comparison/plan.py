@@ -104,7 +104,7 @@ class Plan:
         found: int | None = known["steps"]
         return found
 
-    def took(self, name: str, seconds: float) -> None:
+    def took(self, name: str, seconds: float | None) -> None:
         """Keep the seconds of a cell's condensation."""
         _write(self._place(name, "json"), self._cell(name) | {"seconds": seconds})
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from latentdc.atomic import destination
+from latentdc.bundle import load_bundle
 from latentdc.data.sources import Data
 from latentdc.errors import LatentDCError
 from latentdc.evaluate import evaluate
@@ -22,6 +23,7 @@ from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.recipe import load_recipe
+from latentdc.recipe.parts import make_part
 from latentdc.recipe.toml import to_toml
 from latentdc.report import FILE, read_report, save_grid, write_report
 
@@ -40,8 +42,8 @@ def compare(
 ) -> dict[str, tuple[Report, ...] | str]:
     """Condense and judge every cell; what is finished is skipped, what was cut off goes on.
 
-    In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps measured), ``bundles/CELL``,
-    ``SPLIT/CELL/report.json`` with the picture of the set, ``runs.jsonl``, and after each cell a
+    In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps, seconds, and what went wrong),
+    ``bundles/CELL``, ``SPLIT/CELL/report.json`` with the picture of the set, ``runs.jsonl``, and after each cell a
     ``README.md``, written anew, with the tables of all and, where matplotlib is there, plots. Processes that are
     given the same comparison and folder share the cells among them; seconds are then measured as they are, side by
     side. A cell that cannot be run is noted, and tried again the next time.
@@ -104,6 +106,7 @@ class _Cell:
 
     def outcome(self, data: Data, seen: Data, plan: Plan, *, workers: int, progress: bool) -> tuple[Report, ...] | str:
         """The reports, after whatever of the work is left, or why there are none."""
+        plan.note(self.name, None)  # an old failure; one that is found from now on is of this time
         try:
             plan.must_agree(self.name, self._recipe())
             found = {  # held-out first, whose students are judged on the test images too
@@ -149,16 +152,15 @@ class _Cell:
         if not bundle.is_dir():
             changes = self._changes()
             steps = plan.steps(self.name, lambda: self._steps(seen, changes))
-            made = self.pipe(
-                seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes
-            )
-            plan.took(self.name, made.bundle.provenance["seconds"])
+            self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
+        plan.took(self.name, load_bundle(bundle).provenance.get("seconds"))
         return bundle
 
     def _recipe(self) -> str:
         """Digest of all that the cell's recipe says."""
         resolved = load_recipe(self.recipe, settings=self.settings, overrides=self._changes())
-        return hashlib.sha256(to_toml(resolved).encode()).hexdigest()
+        begun = make_part("init", resolved.init).digest() if resolved.init.kind == "bundle" else ""
+        return hashlib.sha256((to_toml(resolved) + begun).encode()).hexdigest()
 
     def _changes(self) -> dict[str, Any]:
         """The footing as changes to the recipe."""
