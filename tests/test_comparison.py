@@ -184,6 +184,12 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
     assert "<!--" not in done.stdout
     told = CliRunner().invoke(app, [*asked, "--json"])
     assert json.loads(told.stdout)["dm-pixels"]["test"]["num_classes"] == 10
+    with file.open("a") as more:
+        more.write("free = []\n")
+    told = CliRunner().invoke(app, [*asked, "--json", "--only", "dm-pixels"])
+    assert list(json.loads(told.stdout)) == ["dm-pixels"], told.output
+    wrong = CliRunner().invoke(app, [*asked, "--only", "dm-pixel"])
+    assert 'Did you mean "dm-pixels"' in wrong.output
 
 
 @pytest.mark.parametrize(
@@ -196,6 +202,7 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nstudents = ["convnt"]', 'Did you mean "convnet"'),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nonly = ["dm-gan"]', '"dm-gan": no such cell'),
         (
             'recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nstudents = ["own_parts:None_"]',
             "cannot import None_ from own_parts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from latentdc.cli import options
 from latentdc.cli.app import emit, say
 
 Plan = Annotated[Path, typer.Argument(metavar="COMPARISON", help="A TOML file: recipes, variants, budget, protocol.")]
+Only = Annotated[
+    str | None, typer.Option("--only", help="Run these cells alone, such as dm-gan; separated by commas; else all.")
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Train this many students at once.")]
 
 
@@ -19,6 +23,7 @@ def compare(
     *,
     data: options.Data,
     out: options.Out,
+    only: Only = None,
     device: options.Device = None,
     workers: Workers = 1,
     size: options.Size = None,
@@ -48,11 +53,13 @@ def compare(
     \b
     Example:
       latentdc compare comparison.toml --data fashion-mnist-mini --out runs/comparison
+      latentdc compare comparison.toml --data fashion-mnist-mini --out runs/comparison --only dm-pixels,dm-gan
     """
     from latentdc.pipelines.comparison import Comparison
     from latentdc.pipelines.comparison import compare as run
 
     wanted = Comparison.load(comparison)
+    wanted = replace(wanted, only=tuple(options.names(only) or wanted.only))
     out = options.writable(out)
     real = options.opened(data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror)
     found = run(real, wanted, out=out, device=device, workers=workers)

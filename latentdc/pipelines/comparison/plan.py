@@ -40,7 +40,7 @@ class Plan:
         Raises:
             InputError: the folder holds a comparison on another footing.
         """
-        footing = {name: value for name, value in asdict(wanted).items() if name not in ("recipes", "variants")}
+        footing = {name: value for name, value in asdict(wanted).items() if name not in ("recipes", "variants", "only")}
         footing |= {"data": data.train.spec.name, "fingerprint": data.train.spec.fingerprint}
         footing = json.loads(json.dumps(footing))
         file = folder / "plan.json"

@@ -23,18 +23,20 @@ _FOOTING = ("images_per_class", "bytes_per_class", "steps", "precision", "compil
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared, and on what footing. Cells are all recipes times all variants.
+    """What is compared, and on what footing. Cells are all recipes times all variants, or ``only`` some of these.
 
     Raises:
         RecipeError: no recipe, not exactly one of ``images_per_class`` and ``bytes_per_class`` or of ``seconds`` and
             ``steps``, or a number out of range.
-        InputError: an unknown protocol, student, baseline, split or precision.
+        InputError: an unknown protocol, student, baseline, split, precision or cell.
     """
 
     recipes: tuple[str, ...]
     """Names of shipped recipes, or TOML files."""
     variants: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ()})
     """Settings ``"key=value"`` of each variant by its name; see ``load_recipe``."""
+    only: tuple[str, ...] = ()
+    """Names of the cells that are run, such as ``"dm-gan"``; empty for all."""
     settings: tuple[str, ...] = ()
     """Settings of all cells."""
     images_per_class: int | None = None
@@ -65,9 +67,13 @@ class Comparison:
             raise RecipeError('comparison: no splits; give ["test"], ["held-out"] or both.')
         if not self.recipes or not self.variants:
             raise RecipeError("a comparison needs at least one recipe and, if it names variants, one of these.")
-        if len(self.cells) < len(self.recipes) * len(self.variants):
-            raise RecipeError(f"comparison: two cells have one name among {', '.join(self.cells)}; rename a file.")
-        for name in (*self.variants, *self.cells):
+        known_cells = self._all_cells()
+        if len(known_cells) < len(self.recipes) * len(self.variants):
+            raise RecipeError(f"comparison: two cells have one name among {', '.join(known_cells)}; rename a file.")
+        for name in self.only:
+            if name not in known_cells:
+                raise InputError(unknown("cell", name, known_cells))
+        for name in (*self.variants, *known_cells):
             if name and Path(name).name != name:
                 raise RecipeError(f'comparison: "{name}" names files; use letters, digits, "-", "_" and ".".')
         for setting in (each for _, settings in self.cells.values() for each in settings):
@@ -83,7 +89,10 @@ class Comparison:
 
     @property
     def cells(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Recipe and settings of each cell by its name, ``recipe`` or ``recipe-variant``."""
+        """Recipe and settings of each cell that is run, by its name, ``recipe`` or ``recipe-variant``."""
+        return {name: cell for name, cell in self._all_cells().items() if not self.only or name in self.only}
+
+    def _all_cells(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         return {
             "-".join(part for part in (Path(recipe).stem, variant) if part): (recipe, (*self.settings, *own))
             for variant, own in self.variants.items()
