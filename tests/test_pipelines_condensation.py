@@ -67,7 +67,7 @@ def test_a_start_from_a_bundle_is_known_by_its_rows_wherever_it_lies(
     made = second("first")
     assert made.bundle.provenance["start"] == {
         "kind": "bundle",
-        "rows_sha256": Bundled(str(tmp_path / "first")).digest(),
+        "rows_sha256": Bundled(str(tmp_path / "first")).identity()["path"],
         "recipe": "dm-gan",
         "steps": 4,
         "seconds": first.bundle.provenance["seconds"],

@@ -137,6 +137,8 @@ def candidates(
         )
     elif affordable and (affordable,) * num_classes != images.counts:
         budgets.append(("equal-bytes", (affordable,) * num_classes))
+    whole = equal_bytes_count(_total(subject) / num_classes, shape)
+    totals = [("equal-total", (whole,) * num_classes)]
     for name in (name for name in BASELINES if name in names):
         if name in ("undistilled", "encoded"):
             if why := _without(name, subject, real):
@@ -145,11 +147,10 @@ def candidates(
                 assert subject.bundle is not None
                 rows.append(_decoder_row(name, subject, subject.bundle, real))
             continue
-        whole = equal_bytes_count(_total(subject) / num_classes, shape)
         if name == TOTAL and whole <= affordable:
             notes.append(f"{name} left out: with its decoder the set weighs no more real images than without")
             continue
-        for basis, counts in [("equal-total", (whole,) * num_classes)] if name == TOTAL else budgets:
+        for basis, counts in totals if name == TOTAL else budgets:
             short = [real.spec.class_names[c] for c, num in enumerate(counts) if num > real.count(c)]
             if short:
                 notes.append(

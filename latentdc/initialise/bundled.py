@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +18,8 @@ from latentdc.errors import BundleError, InputError
 from latentdc.initialise.request import Request
 from latentdc.portable.bank import LatentBank
 from latentdc.types import Latents
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,37 +41,34 @@ class Bundled:
 
     def __call__(self, request: Request) -> Latents:
         """Latents ``(s, *shape)``."""
-        bundle = self._loaded()
+        bundle = self._opened(load_bundle)
         self._must_fit(bundle, request)
         bank: Any = bundle.bank
         firsts = [bank.rows([cls], num) for cls, num in enumerate(request.counts) if num]
         latents: Latents = bank.latents(torch.cat(firsts))
         return latents
 
-    def digest(self) -> str:
-        """sha256 of the rows it holds, wherever it lies.
+    def identity(self) -> dict[str, Any]:
+        """The path by the sha256 of the rows that lie there.
 
         Raises:
             InputError, BundleError: no such bundle, or a damaged one.
         """
-        self._must_be_named()
-        _, sums = verified(self.path)
+        _, sums = self._opened(verified)
         rows = {name: sha256 for name, sha256 in sums.items() if name.startswith("bank/") and name[-3:] != ".py"}
-        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+        return {"path": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()}
 
     def told(self) -> dict[str, Any]:
-        """What a bundle that is made from it says of it: the sha256 of its rows, its own steps and seconds."""
-        made = self._loaded().provenance
-        return {"rows_sha256": self.digest(), **{name: made.get(name) for name in ("recipe", "steps", "seconds")}}
+        """What a bundle that is made from it says of it: the sha256 of its rows, its own recipe, steps and seconds."""
+        made = self._opened(load_bundle).provenance
+        own = {name: made.get(name) for name in ("recipe", "steps", "seconds")}
+        return {"rows_sha256": self.identity()["path"], **own}
 
-    def _must_be_named(self) -> None:
+    def _opened(self, way: Callable[[str], T]) -> T:
         if not self.path:
             raise InputError('init = "bundle" needs the bundle: give { kind = "bundle", path = "runs/first" }.')
-
-    def _loaded(self) -> Bundle:
-        self._must_be_named()
         try:
-            return load_bundle(self.path)
+            return way(self.path)
         except (InputError, BundleError) as error:
             raise type(error)(f"{self._asked}: {error}") from error
 

@@ -44,7 +44,11 @@ class Request:
 
 @runtime_checkable
 class Start(Protocol):
-    """A way to begin: latents for every row of a request, class after class."""
+    """A way to begin: latents for every row of a request, class after class.
+
+    One that reads more than the request may have ``identity() -> dict``, what its options are known by in place of
+    their values (a file by its contents, wherever it lies), and ``told() -> dict``, what the bundle says of it.
+    """
 
     def __call__(self, request: Request) -> Latents | DistributionBank:
         """Latents ``(s, *shape)`` of all rows asked for, or a distribution that rows are drawn from."""

@@ -98,7 +98,7 @@ class Run:
         # What would stop the writing at the end is better known before the first step.
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
-        if recipe.init.kind == "bundle" and Path(recipe.init.options.get("path", "")).resolve() == self.out.resolve():
+        if (place := recipe.init.options.get("path")) and Path(place).resolve() == self.out.resolve():
             raise InputError(
                 f"{self.out}: a bundle cannot be written over the one it starts from. Give another folder."
             )
@@ -209,11 +209,9 @@ class Run:
 
     def _start_report(self, started: tuple[Batch, Tensor] | None, bank: AnyBank) -> dict[str, Any]:
         """Reconstruction error of the start; real | start | condensed as ``<out>.run/start.png``, the rows in order."""
-        begun = self.built.recipe.init
-        if begun.kind == "bundle":
-            return make_part("init", begun).told()  # type: ignore[no-any-return]
         if started is None:
-            return {}
+            told: dict[str, Any] = getattr(make_part("init", self.built.recipe.init), "told", dict)()
+            return told
         ended = decode(self.built.decoder, bank).x.cpu()
         return start_report(self.folder / "start.png", *started, ended, self.built.spec.class_names)
 

@@ -1,6 +1,6 @@
 """Recipes: a method as a composition of parts. TOML ⇄ frozen dataclasses, the parts made of them, cost and credit."""
 
-from latentdc.recipe.build import Built, build, identity, make_bank, start_batch, with_start
+from latentdc.recipe.build import Built, build, identity, make_bank, start_batch, start_identity, with_start
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text, forgone
 from latentdc.recipe.estimate import dry_run, size_of_sketch
@@ -32,6 +32,7 @@ __all__ = [
     "references",
     "size_of_sketch",
     "start_batch",
+    "start_identity",
     "to_toml",
     "with_start",
 ]

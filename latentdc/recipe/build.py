@@ -212,6 +212,12 @@ def _start_network(built: Built) -> Network:
     return build_network(wanted.arch, built.spec, seed=built.recipe.seed, width=wanted.width, purpose="init")
 
 
+def start_identity(recipe: Recipe) -> dict[str, Any]:
+    """What a run is known by in place of options of its start that say where something lies; see ``Start``."""
+    known: dict[str, Any] = getattr(make_part("init", recipe.init), "identity", dict)()
+    return {f"init.options.{name}": value for name, value in known.items()}
+
+
 def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     """What a checkpoint must agree in to be resumed: every key that decides a step, the data, decoder and settings."""
     free = [name for name in _FREE if name != "labels" or not learns_labels(built.recipe)]
@@ -219,8 +225,7 @@ def identity(built: Built, *, source: Source | None = None) -> dict[str, Any]:
     # What is not there decides nothing, today or in a run begun before it existed.
     absent = Recipe(images_per_class=1).flat()
     flat = {name: value for name, value in flat.items() if not name.startswith(_LATER) or value != absent.get(name)}
-    if built.recipe.init.kind == "bundle":  # its rows say which it is, not where it lies
-        flat["init.options.path"] = make_part("init", built.recipe.init).digest()
+    flat |= start_identity(built.recipe)
     if built.pretrained is not None:  # their weights say which they are, not where they lie
         flat = {name: value for name, value in flat.items() if name not in _PLACES}
     if isinstance(source, Sketch):

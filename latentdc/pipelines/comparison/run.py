@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 
 from latentdc.atomic import destination
-from latentdc.bundle import load_bundle
 from latentdc.data.sources import Data
 from latentdc.errors import LatentDCError
 from latentdc.evaluate import evaluate
@@ -22,8 +22,7 @@ from latentdc.pipelines.comparison.page import write_page
 from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
-from latentdc.recipe import load_recipe
-from latentdc.recipe.parts import make_part
+from latentdc.recipe import load_recipe, start_identity
 from latentdc.recipe.toml import to_toml
 from latentdc.report import FILE, read_report, save_grid, write_report
 
@@ -126,6 +125,8 @@ class _Cell:
         if (target / FILE).is_file():
             return read_report(target)
         subject = subject_of(self._bundle(seen, plan), seen.train)
+        assert subject.bundle is not None
+        plan.took(self.name, subject.bundle.provenance.get("seconds"))
         found = evaluate(
             subject,
             data,
@@ -153,14 +154,13 @@ class _Cell:
             changes = self._changes()
             steps = plan.steps(self.name, lambda: self._steps(seen, changes))
             self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
-        plan.took(self.name, load_bundle(bundle).provenance.get("seconds"))
         return bundle
 
     def _recipe(self) -> str:
         """Digest of all that the cell's recipe says."""
         resolved = load_recipe(self.recipe, settings=self.settings, overrides=self._changes())
-        begun = make_part("init", resolved.init).digest() if resolved.init.kind == "bundle" else ""
-        return hashlib.sha256((to_toml(resolved) + begun).encode()).hexdigest()
+        begun = start_identity(resolved)
+        return hashlib.sha256((to_toml(resolved) + (json.dumps(begun) if begun else "")).encode()).hexdigest()
 
     def _changes(self) -> dict[str, Any]:
         """The footing as changes to the recipe."""
