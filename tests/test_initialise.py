@@ -104,7 +104,9 @@ def test_a_bundle_is_gone_on_from(tiny_store: ClassStore, tmp_path: Path) -> Non
     wanted = torch.cat([bank.latents(bank.rows([cls], num))["x"] for cls, num in ((0, 2), (2, 4))])
     assert begun.counts == (2, 0, 4)
     assert torch.equal(begun.latents()["x"], wanted)
-    with pytest.raises(InputError, match=r"it has 3 of class-0, 2 of class-1\. Ask for as many as it has, or fewer"):
+    with pytest.raises(
+        InputError, match=r'4 rows of class "class-0" are asked for and it has 3\. Ask for no more than that'
+    ):
         initialise(kind, decoder, (4, 4, 4), seed=0, store=tiny_store)
     darker = PixelsDecoder(tiny_store.spec.image_shape, (0.1,), tiny_store.spec.std)
     with pytest.raises(InputError, match="its decoder has another settings and other weights than this run's"):

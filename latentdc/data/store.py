@@ -143,7 +143,7 @@ class ClassStore:
             if stop - start < 2:
                 raise DataError(
                     f'{self.spec.name}: class "{self.spec.class_names[cls]}" has {stop - start} image, of which none '
-                    "can be held out: give two or more of each class, or judge on test images."
+                    "can be held out: give two or more of each class, or hold none out."
                 )
             num = min(max(round(fraction * (stop - start)), 1), stop - start - 1)
             held[ranks[start : start + num]] = True

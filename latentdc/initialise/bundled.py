@@ -66,7 +66,10 @@ class Bundled:
 
     def _opened(self, way: Callable[[str], T]) -> T:
         if not self.path:
-            raise InputError('init = "bundle" needs the bundle: give { kind = "bundle", path = "runs/first" }.')
+            raise InputError(
+                'init = "bundle" needs the bundle: give { kind = "bundle", path = "runs/first" } '
+                "(--set init.kind=bundle --set init.path=runs/first)."
+            )
         try:
             return way(self.path)
         except (InputError, BundleError) as error:
@@ -95,12 +98,11 @@ class Bundled:
         if len(request.counts) != spec.num_classes:
             raise InputError(f"{asked}: it has {spec.num_classes} classes, {len(request.counts)} are asked for.")
         classes = zip(spec.class_names, bundle.bank.counts, request.counts, strict=True)
-        short = [f"{have} of {name}" for name, have, num in classes if have < num]
-        if short:
-            raise InputError(
-                f"{asked}: {max(request.counts)} rows a class are asked for and it has {', '.join(short)}. Ask for as "
-                "many as it has, or fewer."
-            )
+        for name, have, num in classes:
+            if have < num:
+                raise InputError(
+                    f'{asked}: {num} rows of class "{name}" are asked for and it has {have}. Ask for no more than that.'
+                )
 
 
 def _differ(its: Any, ours: Any, num: int) -> str:
