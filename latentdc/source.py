@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -15,13 +15,20 @@ from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import InputError
 from latentdc.networks import Pool
-from latentdc.representations import Representation, rows_of
+from latentdc.representations import Representation, rows_of, seen_together
 from latentdc.seeding import stream
 from latentdc.types import Batch, DataSpec, Net
 
 _MOST_ROWS = 512
 """Real images a network sees at a time: they carry no graph, so parts bound the memory and change nothing else."""
 _SAMPLER = "sampler/"
+
+
+class Look(NamedTuple):
+    """What of a network is looked at, and how two sets of it are compared."""
+
+    see: Representation
+    by: Discrepancy
 
 
 class View(Protocol):
@@ -40,9 +47,12 @@ class View(Protocol):
         """The batch under ω, the same on both sides; differentiable."""
         ...
 
-    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
-        """Summary of the real set under (ψ, ω), one per tensor ``see`` shows; its class axis has all k classes,
-        of which at least ``classes`` are filled."""
+    def real(self, looks: Sequence[Look], classes: Sequence[int]) -> tuple[tuple[Summary, ...], ...]:
+        """For each look the summaries of the real set under (ψ, ω), one per tensor that it shows.
+
+        Their class axis has all k classes, of which at least ``classes`` are filled. Looks at points that are asked for
+        together share a pass.
+        """
         ...
 
     def batch(self, classes: Sequence[int]) -> Batch:
@@ -174,14 +184,17 @@ class MinibatchView:
             self._batches[wanted] = Batch(*moved)  # type: ignore[arg-type]
         return self._batches[wanted]
 
-    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
-        """Summary of this step's real images of ``classes``."""
-        batch = self.batch(classes)
+    def real(self, looks: Sequence[Look], classes: Sequence[int]) -> tuple[tuple[Summary, ...], ...]:
+        """Summaries of this step's real images of ``classes``."""
+        batch, num_classes = self.batch(classes), self.source.spec.num_classes
         with torch.no_grad():
-            layers = _seen_in_parts(see, self.net, self.augment(batch))
+            seen = _seen_in_parts([see for see, _ in looks], self.net, self.augment(batch))
             with torch.autocast(self.source.device.type, enabled=False):
-                num_classes, (owner, w) = self.source.spec.num_classes, rows_of(see, batch)
-                return tuple(by.summarise(points, owner, num_classes, w) for points in layers)
+                rows = [rows_of(see, batch) for see, _ in looks]
+                return tuple(
+                    tuple(by.summarise(points, owner, num_classes, w) for points in layers)
+                    for (_, by), layers, (owner, w) in zip(looks, seen, rows, strict=True)
+                )
 
 
 class Started:
@@ -249,15 +262,23 @@ class StartedView:
         return syn._replace(x=self.source.start[syn.row * self.source.expands + place].to(syn.x.dtype))
 
 
-def _seen_in_parts(see: Representation, net: Net, batch: Batch) -> tuple[Tensor, ...]:
-    """``see`` of a whole batch, at most ``_MOST_ROWS`` images at a time where it shows a row per image."""
-    if see.kind != "points" or len(batch.x) <= _MOST_ROWS:
-        return see(net, batch, differentiable=False)
-    # Parts of equal size, the last one filled up: a compiled network then meets one shape only.
-    num_parts = math.ceil(len(batch.x) / _MOST_ROWS)
-    rows = torch.arange(num_parts * math.ceil(len(batch.x) / num_parts), device=batch.x.device) % len(batch.x)
-    seen = [
-        see(net, Batch(batch.x[part], batch.y[part], batch.owner[part]), differentiable=False)
-        for part in rows.chunk(num_parts)
-    ]
-    return tuple(torch.cat(layer)[: len(batch.x)] for layer in zip(*seen, strict=True))
+def _seen_in_parts(sees: Sequence[Representation], net: Net, batch: Batch) -> list[tuple[Tensor, ...]]:
+    """What each shows of a whole batch; of those that show a row per image at most ``_MOST_ROWS`` at a time."""
+    shown = [() if see.kind == "points" else see(net, batch, differentiable=False) for see in sees]
+    points = [place for place, see in enumerate(sees) if see.kind == "points"]
+    if points:
+        parts = [seen_together([sees[place] for place in points], net, part) for part in _parts(batch)]
+        for place, found in zip(points, zip(*parts, strict=True), strict=True):
+            shown[place] = tuple(torch.cat(layer)[: len(batch.x)] for layer in zip(*found, strict=True))
+    return shown
+
+
+def _parts(batch: Batch) -> Iterator[Batch]:
+    """Of equal size, the last one filled up: a compiled network then meets one shape only."""
+    num = math.ceil(len(batch.x) / _MOST_ROWS)
+    if num <= 1:
+        yield batch
+        return
+    rows = torch.arange(num * math.ceil(len(batch.x) / num), device=batch.x.device) % len(batch.x)
+    for part in rows.chunk(num):
+        yield Batch(batch.x[part], batch.y[part], batch.owner[part])

@@ -73,11 +73,12 @@ class _Real:
     def augment(self, batch: Any) -> Any:
         return batch
 
-    def real(self, see: Any, by: Any, classes: list[int]) -> Any:
+    def real(self, looks: Any, classes: list[int]) -> Any:
         del classes
+        ((see, by),) = looks
         batch = self._batch._replace(x=self._batch.x.double(), y=self._batch.y.double())
         layers = see(self.net, batch, differentiable=False)
-        return tuple(by.summarise(layer, torch.arange(3), 3) for layer in layers)
+        return (tuple(by.summarise(layer, torch.arange(3), 3) for layer in layers),)
 
 
 def _double(store: ClassStore) -> tuple[PixelsDecoder, LatentBank]:

@@ -31,9 +31,9 @@ from latentdc.objectives import (
     Penalised,
 )
 from latentdc.recipe import build, parse_recipe
-from latentdc.representations import Features, Gradients
+from latentdc.representations import Features, Gradients, Logits
 from latentdc.sketch import sketch
-from latentdc.source import Minibatches, MinibatchView
+from latentdc.source import Look, Minibatches, MinibatchView
 from latentdc.types import Batch
 
 LOOPS: dict[str, tuple[Objective, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]]] = {
@@ -127,7 +127,7 @@ def test_cross_entropy_by_the_networks_accuracy(view: MinibatchView, tiny_store:
 def test_classes_without_real_images_are_refused(view: MinibatchView, tiny_store: ClassStore) -> None:
     syn = _syn(tiny_store)
     for penalty in (CentreClassify(), NearReal()):
-        real = view.real(penalty.match.see, penalty.match.by, [0, 1])
+        (real,) = view.real(penalty.looks, [0, 1])
         with pytest.raises(InputError, match=r"classes \[2\] have synthetic rows but no real ones"):
             penalty.match.by(real[0], torch.ones(len(syn.x), 8), syn.owner)
         sums = Mean().summarise(torch.ones(36, 8), tiny_store.batch(torch.arange(36)).owner, 3)
@@ -171,9 +171,10 @@ def _met(store: ClassStore) -> tuple[Minibatches, Batch]:
     return source, batch._replace(x=batch.x.clone().requires_grad_())
 
 
-def test_all_terms_share_one_look_at_the_set(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_terms_share_one_look_at_each_set(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
     source, syn = _met(tiny_store)
-    parts = [Match(Features(), Mean()), CrossEntropy(0.5), IntraInter()]
+    parts = [Match(Features(), Mean()), Match(Features("all"), Mean()), CrossEntropy(0.5), IntraInter()]
+    parts += [CentreClassify(), NearReal()]
     apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
     (alone,) = torch.autograd.grad(apart, syn.x)
     view, seen = source.view(0), []
@@ -182,10 +183,36 @@ def test_all_terms_share_one_look_at_the_set(tiny_store: ClassStore, monkeypatch
     whole = Penalised(parts[0], parts[1:])
     total = whole(view, syn)
     (together,) = torch.autograd.grad(total, syn.x)
-    assert seen.count(True) == 1
+    assert seen == [True, False]
     torch.testing.assert_close(total, apart)
     torch.testing.assert_close(together, alone)
     torch.autograd.grad(whole(view, syn), syn.x)  # nothing of a loss is kept for the next one
+
+
+def test_what_was_not_announced_is_looked_at_by_itself(tiny_store: ClassStore) -> None:
+    """And a look with gradients at the real side keeps them to itself."""
+
+    class Salient:
+        kind = "points"
+
+        def __call__(self, net: Any, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
+            with torch.enable_grad():
+                x = batch.x if differentiable else batch.x.detach().requires_grad_()
+                found = torch.autograd.grad(net.observe(x).logits.sum(), x, create_graph=differentiable)
+            return (found[0].flatten(1),)
+
+    class Unannounced(Match):
+        looks = ()
+
+        def forward(self, view: Any, syn: Batch) -> Tensor:
+            ((real,),) = view.real([Look(self.see, self.by)], [0, 1, 2])
+            return self.measure((real,), self.see(view.net, view.augment(syn), differentiable=True), syn)
+
+    source, syn = _met(tiny_store)
+    parts = [Match(Features(), Mean()), Match(Salient(), Mean()), Unannounced(Logits(), Mean()), CentreClassify()]
+    apart = torch.stack([part(source.view(0), syn) for part in parts]).sum()
+    for order in (parts, parts[::-1]):
+        torch.testing.assert_close(Penalised(order[0], order[1:])(source.view(0), syn), apart)
 
 
 def test_terms_may_look_at_gradients_and_at_other_labels(tiny_store: ClassStore) -> None:

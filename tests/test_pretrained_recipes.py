@@ -27,7 +27,7 @@ from latentdc.recipe.spec import Part
 from latentdc.representations import REPRESENTATIONS, Features
 from latentdc.seeding import stream
 from latentdc.sketch import Sketch, sketch
-from latentdc.source import Minibatches, Started
+from latentdc.source import Look, Minibatches, Started
 
 
 def _recipe(see: Any = "features", *, model: str | None = None, objective: Any = None, **source: Any) -> Any:
@@ -50,7 +50,7 @@ def test_a_sketch_is_the_summary_of_all_images(see: Any, tiny_store: ClassStore)
     parts = build(_recipe(see), tiny_store.spec)
     whole = make_source(parts, tiny_store, progress=False).view(0)
     taken = make_source(build(_recipe(see, kind="sketch"), tiny_store.spec), tiny_store, progress=False).view(0)
-    both = (view.real(parts.see, parts.by, [0, 1, 2]) for view in (whole, taken))
+    both = (view.real([Look(parts.see, parts.by)], [0, 1, 2])[0] for view in (whole, taken))
     for of_batch, of_sketch in zip(*both, strict=True):
         torch.testing.assert_close(of_batch.mean.double(), of_sketch.mean.double(), rtol=1e-4, atol=1e-5)
 

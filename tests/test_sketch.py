@@ -19,6 +19,7 @@ from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import Match
 from latentdc.representations import Features
 from latentdc.sketch import Sketch, files, make, manifest, sketch
+from latentdc.source import Look
 
 Store = Callable[..., ClassStore]
 SEE, BY = Features(), Mean()
@@ -227,7 +228,8 @@ def test_the_committed_sketch_is_what_it_was() -> None:
     assert source.manifest.digest().startswith("dd1c63beeaa8b595")
     view = source.view(0)
     assert view.pair == 31
-    assert torch.equal(view.real(Features(), BY, [0])[0].values, source.sums[0][31])
+    ((real,),) = view.real([Look(Features(), BY)], [0])
+    assert torch.equal(real.values, source.sums[0][31])
 
 
 def test_wrong_requests_are_refused(store: ClassStore) -> None:

@@ -22,7 +22,7 @@ from latentdc.portable.pixels import PixelsDecoder
 from latentdc.recipe import build, load_recipe, make_source, plain_source
 from latentdc.representations import Features, Gradients, HeadVariance, Representation
 from latentdc.sketch import Sketch, sketch
-from latentdc.source import Minibatches, Source
+from latentdc.source import Look, Minibatches, Source
 from latentdc.types import Batch, Net
 
 CASES: list[tuple[Representation, str]] = [
@@ -76,7 +76,7 @@ def test_the_mean_of_the_classes_does_not_weigh_them_by_their_images(tiny_store:
     zero = torch.zeros(1, dtype=torch.int64)
     expected = sum(float(Cosine()(Cosine().summarise(a, zero, 3), b, zero)) for a, b in zip(shown, ours, strict=True))
     assert float(match(view, syn)) == pytest.approx(expected, rel=1e-4)
-    some = view.real(see, Cosine(), [1, 2])[0].mean[0]
+    some = view.real([Look(see, Cosine())], [1, 2])[0][0].mean[0]
     classes = Gradients()(view.net, everything, differentiable=False)[0]
     torch.testing.assert_close(some.float(), classes[1:].mean(0), rtol=1e-4, atol=1e-6)
 

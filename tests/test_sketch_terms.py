@@ -13,18 +13,25 @@ from typer.testing import CliRunner
 from latentdc.cli.__main__ import app
 from latentdc.data.augment import DSA
 from latentdc.data.store import ClassStore
-from latentdc.discrepancies import Cosine, Energy, Mean, RandomFourier
+from latentdc.discrepancies import Cosine, Energy, Mean, Mmd, RandomFourier
 from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool
+from latentdc.networks.convnet import ConvNet
 from latentdc.objectives import Match
 from latentdc.pipelines.condensation import CondensationPipeline
 from latentdc.recipe import as_sketched, build, load_recipe
 from latentdc.representations import Attention, Features, Gradients
 from latentdc.sketch import Sketch, make, sketch, sketch_bytes
 
-LOOKS = ((Features(), Mean()), (Gradients(), Cosine()), (Features(), Energy()), (Features(), RandomFourier(num=8)))
-"""Sums of points, of parameters, landmarks, and sums that are taken with kernel lengths."""
-SUMS = (LOOKS[0], LOOKS[1], LOOKS[3])
+LOOKS = (
+    (Features(), Mean()),
+    (Gradients(), Cosine()),
+    (Features(), Energy()),
+    (Features(), RandomFourier(num=8)),
+    (Attention(), Mmd()),
+)
+"""Sums of points, of parameters, landmarks, sums that are taken with kernel lengths, and landmarks beside others."""
+SUMS, POINTS = (LOOKS[0], LOOKS[1], LOOKS[3]), (LOOKS[2], LOOKS[4])
 TINY = ("source.width=4", "source.num_pairs=2", "source.kind=sketch", "precision=fp32")
 
 
@@ -41,13 +48,29 @@ def test_every_term_is_as_if_it_were_alone(tiny_store: ClassStore, tmp_path: Pat
     assert (loaded.manifest, loaded.num_bytes) == (whole.manifest, whole.num_bytes)
     syn = tiny_store.batch([0, 1, 14, 30])
     for look in LOOKS:
-        alone = take(tiny_store, look, landmarks=4 if look[1] == Energy() else None)
+        alone = take(tiny_store, look, landmarks=4 if look in POINTS else None)
         wanted = [Match(*look)(alone.view(step), syn) for step in range(2)]
         for source in (whole, loaded):
             assert torch.equal(
                 torch.stack([Match(*look)(source.view(step), syn) for step in range(2)]), torch.stack(wanted)
             )
     assert len({float(Match(*look)(whole.view(0), syn)) for look in LOOKS}) == len(LOOKS), "the terms tell apart"
+
+
+def test_terms_of_points_share_their_pass(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, look = [], ConvNet.observe
+    monkeypatch.setattr(ConvNet, "observe", lambda net, x: (seen.append(len(x)), look(net, x))[1])
+
+    def images(*looks: Any, landmarks: int | None = None) -> int:
+        seen.clear()
+        take(tiny_store, *looks, landmarks=landmarks)
+        return sum(seen)
+
+    features, attention = (Features(), Mean()), (Attention(), Mean())
+    assert images(features, attention) == images(features) > 0
+    lengths, points = (Features(), RandomFourier(num=8)), (Attention(), Energy())
+    assert images(lengths, (Attention(), RandomFourier(num=8))) == images(lengths)
+    assert images(points, (Features(), Energy()), landmarks=4) == images(points, landmarks=4)
 
 
 def test_only_files_with_terms_are_of_the_new_version(tiny_store: ClassStore) -> None:
@@ -69,7 +92,7 @@ def test_parts_add_up_and_come_off_again(tiny_store: ClassStore) -> None:
         torch.testing.assert_close(Match(*look)(both.view(0), syn), Match(*look)(whole.view(0), syn))
         torch.testing.assert_close(Match(*look)(both.subtract(b).view(0), syn), Match(*look)(a.view(0), syn))
     with pytest.raises(InputError, match=r"plus = \[.*'Energy'.*\] instead of \[.*'Cosine'"):
-        a.merge(take(odd, SUMS[0], LOOKS[2], landmarks=2))
+        a.merge(take(odd, SUMS[0], POINTS[0], landmarks=2))
     c = take(even, *LOOKS, landmarks=4, like=None)
     with pytest.raises(InputError, match="a landmark stands for images of the whole set"):
         c.subtract(c)
@@ -107,7 +130,7 @@ def test_an_interrupted_one_goes_on(tiny_store: ClassStore, tmp_path: Path, monk
     monkeypatch.undo()
     with pytest.raises(BundleError, match="another sketch"):
         take(tiny_store, *LOOKS[:3], landmarks=3, out=out)
-    monkeypatch.setattr(make.Embedder, "sums", None)  # nothing is computed again
+    monkeypatch.setattr(make.Embedder, "pair", None)  # nothing is computed again
     again = take(tiny_store, *LOOKS, landmarks=3, out=out)
     assert again.held.tensors().keys() == straight.held.tensors().keys()
     for name, each in again.held.tensors().items():

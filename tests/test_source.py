@@ -10,15 +10,16 @@ import torch
 from latentdc.data.augment import DSA, NoAugment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.discrepancies import Mean, Mmd
+from latentdc.discrepancies import Cosine, Mean, Mmd, Moments
 from latentdc.errors import BundleError
 from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import Match
-from latentdc.representations import Features
-from latentdc.source import Minibatches
+from latentdc.representations import Features, Gradients, Logits
+from latentdc.source import Look, Minibatches
 from latentdc.types import Net, Observation
 
 SEE, BY = Features(), Mean()
+LOOKS = [Look(SEE, BY)]
 
 
 def _source(store: ClassStore, *, seed: int = 0, augmented: bool = True, num: int | None = 4) -> Minibatches:
@@ -42,7 +43,7 @@ def test_a_view_is_a_function_of_seed_and_step(tiny_store: ClassStore) -> None:
 def test_a_class_is_drawn_alike_whoever_asks_for_more(tiny_store: ClassStore) -> None:
     """Ranks that share out the classes must see what one process would see."""
     view, shard = _source(tiny_store).view(0), _source(tiny_store).view(0)
-    whole, part = view.real(SEE, BY, [0, 1, 2])[0], shard.real(SEE, BY, [1])[0]
+    ((whole,),), ((part,),) = view.real(LOOKS, [0, 1, 2]), shard.real(LOOKS, [1])
     torch.testing.assert_close(whole.values[1], part.values[1])
     assert part.counts.tolist() == [0, 4, 0]
     assert whole.counts.tolist() == [4, 4, 4]
@@ -62,7 +63,8 @@ def test_real_is_the_summary_of_the_augmented_batch(tiny_store: ClassStore) -> N
     view = _source(tiny_store).view(2)
     batch = view.batch([0, 1, 2])
     points = view.net.observe(view.augment(batch).x).last
-    torch.testing.assert_close(view.real(SEE, BY, [0, 1, 2])[0].values, BY.summarise(points, batch.owner, 3).values)
+    ((real,),) = view.real(LOOKS, [0, 1, 2])
+    torch.testing.assert_close(real.values, BY.summarise(points, batch.owner, 3).values)
 
 
 def test_sampler_decides_the_number_by_default(tiny_store: ClassStore) -> None:
@@ -103,15 +105,30 @@ class SpyNet:
 
 
 def test_the_network_sees_many_real_images_in_parts(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = _source(tiny_store).view(0).real(Features("all"), BY, [0, 1, 2])
+    (whole,) = _source(tiny_store).view(0).real([Look(Features("all"), BY)], [0, 1, 2])
     monkeypatch.setattr("latentdc.source._MOST_ROWS", 5)
     view = _source(tiny_store).view(0)
     spy = view.net = SpyNet(view.net)
-    parts = view.real(Features("all"), BY, [0, 1, 2])
+    (parts,) = view.real([Look(Features("all"), BY)], [0, 1, 2])
     assert spy.sizes == [4, 4, 4]
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one.values, other.values)
         assert one.counts.tolist() == other.counts.tolist() == [4, 4, 4]
-    few = view.real(SEE, BY, [0, 1])[0]
+    ((few,),) = view.real(LOOKS, [0, 1])
     assert spy.sizes[3:] == [4, 4]
     torch.testing.assert_close(few.values[:2], whole[-1].values[:2])
+
+
+def test_looks_asked_together_share_their_pass(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And show what each would show alone, points as well as parameters."""
+    monkeypatch.setattr("latentdc.source._MOST_ROWS", 5)
+    looks = [Look(Features("all"), BY), Look(Logits(), Moments()), Look(Gradients(), Cosine())]
+    view, alone = _source(tiny_store).view(0), _source(tiny_store).view(0)
+    spy = view.net = SpyNet(view.net)
+    together = view.real(looks, [0, 1, 2])
+    assert spy.sizes == [4, 4, 4]
+    for look, found in zip(looks, together, strict=True):
+        (expected,) = alone.real([look], [0, 1, 2])
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.values, other.values)
+            assert one.counts.tolist() == other.counts.tolist()

@@ -9,7 +9,7 @@ from latentdc.discrepancies import Discrepancy, Mean, Summary
 from latentdc.latents import decode
 from latentdc.portable.bank import LatentBank
 from latentdc.representations import Features, Representation
-from latentdc.source import Source
+from latentdc.source import Look, Source
 from latentdc.types import Batch, Decoder, Formation
 
 
@@ -83,7 +83,7 @@ def order_rows(
 def _gaps(batch: Batch, bank: LatentBank, source: Source, step: int, see: Representation, by: Discrepancy) -> Tensor:
     """What each row shows less the real mean of its class ``(s, d)``, under one view."""
     view = source.view(step)
-    real = view.real(see, by, list(range(bank.num_classes)))
+    (real,) = view.real([Look(see, by)], list(range(bank.num_classes)))
     row = torch.arange(bank.num_rows, device=bank.owner.device).repeat_interleave(len(batch.x) // bank.num_rows)
     found = []
     for summary, points in zip(real, see(view.net, view.augment(batch), differentiable=False), strict=True):

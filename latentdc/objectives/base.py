@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from latentdc.source import View
+from latentdc.source import Look, View
 from latentdc.types import Batch
 
 
@@ -27,6 +27,14 @@ class Objective(nn.Module):
     orders: bool = False
     """Whether the order of a class's rows is part of what it optimises."""
     cite: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """What it always asks of the view's real side, with these very parts; none where that is not known.
+
+        Several objectives in one sum then ask together and share the pass. What is not among them is asked by itself.
+        """
+        return ()
 
     @abstractmethod
     def forward(self, view: View, syn: Batch) -> Tensor:

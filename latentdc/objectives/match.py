@@ -12,7 +12,7 @@ from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import InputError, RecipeError
 from latentdc.objectives.base import Objective
 from latentdc.representations import Representation, rows_of, scope_of
-from latentdc.source import View
+from latentdc.source import Look, View
 from latentdc.types import Batch
 
 
@@ -43,11 +43,17 @@ class Match(Objective):
         self.weights = tuple(weights)
         self.scope = scope_of(see)
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """The one there is."""
+        return (Look(self.see, self.by),)
+
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Discrepancy of the synthetic images to the view's real side."""
         classes = torch.unique(syn.owner).tolist()
         layers = self.see(view.net, view.augment(syn), differentiable=True)
-        return self.measure(view.real(self.see, self.by, classes), layers, syn)
+        (real,) = view.real(self.looks, classes)
+        return self.measure(real, layers, syn)
 
     def measure(self, real: Sequence[Summary], layers: Sequence[Tensor], syn: Batch) -> Tensor:
         """Discrepancy of what was seen of the synthetic images, layer by layer, to summaries of the real ones."""

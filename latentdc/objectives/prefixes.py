@@ -66,7 +66,7 @@ class Prefixes(Match):
         """Mean over the sizes of the discrepancy of each class's first rows to the view's real side."""
         place, rows = _places(syn)
         shown = view.augment(syn)
-        real = view.real(self.see, self.by, torch.unique(syn.owner).tolist())
+        (real,) = view.real(self.looks, torch.unique(syn.owner).tolist())
         points = self.see(view.net, shown, differentiable=True) if self.see.kind == "points" else None
         losses = []
         for most in torch.unique(rows).tolist():

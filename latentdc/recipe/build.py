@@ -35,7 +35,7 @@ from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Part, Recipe
 from latentdc.representations import Representation
 from latentdc.sketch import Sketch
-from latentdc.source import Source, Started
+from latentdc.source import Look, Source, Started
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
 _FREE = ("name", "title", "cite", "decoder", "steps", "storage", "compile", "labels")
@@ -108,7 +108,7 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
         check_formation(formation, spec)
     augment: Augment = make_part("augment", recipe.augment).for_data(spec)
     terms = recipe.objective.terms
-    looks = [(make_part("objective.see", term.see), make_part("objective.by", term.by)) for term in terms]
+    looks = [Look(make_part("objective.see", term.see), make_part("objective.by", term.by)) for term in terms]
     check_looks(recipe, looks)
     check_source(recipe)
     check_classifier(recipe, looks)

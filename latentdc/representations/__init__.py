@@ -3,7 +3,7 @@
 from typing import Any
 
 from latentdc.representations.attention import Attention
-from latentdc.representations.base import Additive, Representation, in_full, rows_of, scope_of
+from latentdc.representations.base import Additive, Representation, in_full, rows_of, scope_of, seen_together
 from latentdc.representations.curvature import HeadVariance
 from latentdc.representations.features import Features
 from latentdc.representations.gradients import Gradients
@@ -32,4 +32,5 @@ __all__ = [
     "in_full",
     "rows_of",
     "scope_of",
+    "seen_together",
 ]

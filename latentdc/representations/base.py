@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from latentdc.networks.looked import Looked
 from latentdc.types import Batch, Net
 
 
@@ -51,6 +52,12 @@ class Additive(Representation, Protocol):
 def scope_of(see: Representation) -> str:
     """``"class"`` where classes do not see each other and may be shared out, ``"all"`` where they are mixed."""
     return str(getattr(see, "scope", "class"))
+
+
+def seen_together(sees: Sequence[Representation], net: Net, batch: Batch) -> list[tuple[Tensor, ...]]:
+    """What each shows of the same images, without gradients: one pass of the network for all that observe it."""
+    looked = net if len(sees) == 1 else Looked(net)
+    return [see(looked, batch, differentiable=False) for see in sees]
 
 
 def rows_of(see: Representation, batch: Batch) -> tuple[Tensor, Tensor | None]:

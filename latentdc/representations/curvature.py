@@ -29,8 +29,10 @@ class HeadMoments:
         """One tensor: the two moments of each class."""
         differentiable = differentiable and torch.is_grad_enabled()
         with torch.set_grad_enabled(differentiable):
-            size = len(batch.x) if differentiable else _MOST_ROWS
-            seen = [net.observe(part) for part in torch.split(batch.x, size)]
+            whole = differentiable or len(batch.x) <= _MOST_ROWS
+            # Not even a view of the images themselves: others may have looked at these.
+            parts = (batch.x,) if whole else torch.split(batch.x, _MOST_ROWS)
+            seen = [net.observe(part) for part in parts]
             h = torch.cat([in_full(each.last) for each in seen])  # (n, d)
             logits = torch.cat([in_full(each.logits) for each in seen])  # (n, k)
             with torch.autocast(batch.x.device.type, enabled=False):

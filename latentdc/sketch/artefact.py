@@ -21,6 +21,7 @@ from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
 from latentdc.sketch.held import Held
 from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads, must_be_sketchable
+from latentdc.source import Look
 from latentdc.types import Batch, DataSpec, Net
 
 
@@ -257,12 +258,13 @@ class SketchView:
         """The batch under the pair's ω, one for all classes."""
         return batch._replace(x=self.source.augment.apply(batch.x, self.source.draws(self.pair), self.source.spec))
 
-    def real(self, see: Representation, by: Discrepancy, classes: Sequence[int]) -> tuple[Summary, ...]:
+    def real(self, looks: Sequence[Look], classes: Sequence[int]) -> tuple[tuple[Summary, ...], ...]:
         """The pair's summaries of ``classes``; of additive ones of all classes."""
         source = self.source
-        held = source.held.terms[source.term(see, by)]
         with torch.autocast(source.device.type, enabled=False):
-            return held.summaries(self.pair, see, by, classes)
+            return tuple(
+                source.held.terms[source.term(see, by)].summaries(self.pair, see, by, classes) for see, by in looks
+            )
 
     def batch(self, classes: Sequence[int]) -> Batch:
         """There are no images in a sketch.

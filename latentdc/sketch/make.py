@@ -24,14 +24,13 @@ from latentdc.networks.compiled import observer
 from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.artefact import Sketch
-from latentdc.sketch.embed import Embedder, has_lengths
+from latentdc.sketch.embed import Embedder, Term
 from latentdc.sketch.files import read, write
 from latentdc.sketch.held import Held, term_prefix
 from latentdc.sketch.manifest import Manifest, describe, landmarks_of, version_of
+from latentdc.source import Look
 
 _log = logging.getLogger(__name__)
-Look = tuple[Representation, Discrepancy]
-"""What of a network is looked at, and how two sets of it are compared: a term of an objective."""
 _CALIBRATION_IMAGES = 256
 """Images of each class from which a pair's kernel lengths are taken."""
 
@@ -47,7 +46,7 @@ def sketch(
     seed: int = 0,
     images_per_pair: int | None = None,
     landmarks: int | None = None,
-    plus: Sequence[Look] = (),
+    plus: Sequence[tuple[Representation, Discrepancy]] = (),
     batch_size: int = 500,
     precision: str = "fp32",
     compile: bool = False,
@@ -73,8 +72,8 @@ def sketch(
         images_per_pair: a keyed random subset of each class for each pair, or None for all images.
         landmarks: weighted points that stand for those of a class, for discrepancies that no sum can serve; a smaller
             class is kept whole.
-        plus: further terms of the objective, as pairs of representation and discrepancy: each takes a pass of its own
-            through the same networks and draws.
+        plus: further terms of the objective, as pairs of representation and discrepancy, under the same networks and
+            draws. Terms kept as sums of points share a pass over the images, those kept as landmarks another.
         batch_size: images at a time.
         precision: ``"fp32"`` or ``"bf16"`` for the forward passes; sums are float64 in any case.
         compile: compile the forward pass (about three times as fast on a CPU, after half a minute).
@@ -88,7 +87,7 @@ def sketch(
         InputError: representation or discrepancy cannot be sketched so, or a number is out of range.
         BundleError: the partial folder beside ``out`` belongs to another sketch.
     """
-    looks = ((see, by), *plus)
+    looks = [Look(see, by), *(Look(*each) for each in plus)]
     nums = landmarks_of(looks, landmarks)
     if not isinstance(pool, FixedPool):
         raise InputError(f"{type(pool).__name__}: a sketch needs a fixed pool of networks; set the pool to fixed")
@@ -108,11 +107,9 @@ def sketch(
     device = device_of(device)
     pool.to(device)
     observe = observer(compile=True, device=device) if compile else None
-    embedders = [
-        Embedder(store, augment, *look, num, observe, precision, batch_size, device)
-        for look, num in zip(looks, nums, strict=True)
-    ]
-    done = _pairs(embedders, manifest, pool, draws, out, like, progress)
+    terms = tuple(Term(*look, num) for look, num in zip(looks, nums, strict=True))
+    embedder = Embedder(store, augment, terms, observe, precision, batch_size, device)
+    done = _pairs(embedder, manifest, pool, draws, out, like, progress)
     finished = Sketch(manifest, _stacked(done), augment=augment, pool=pool)
     if out is not None:
         finished.save(out)
@@ -127,7 +124,7 @@ def _must_count(**numbers: int | None) -> None:
 
 
 def _pairs(
-    embedders: Sequence[Embedder],
+    embedder: Embedder,
     manifest: Manifest,
     pool: FixedPool,
     draws: list[list[AugmentDraw]],
@@ -137,50 +134,42 @@ def _pairs(
 ) -> list[dict[str, Tensor]]:
     """Every pair's tensors: read where a former run left them, else computed and left."""
     partial = None if out is None else Path(f"{out}.partial")
-    store, done = embedders[0].store, []
-    per_pair = len(_rows(store, manifest.images_per_pair, manifest.seed, "subset", 0))
-    total = per_pair * manifest.num_pairs * len(embedders)
+    done: list[dict[str, Tensor]] = []
+    a_pair = len(_rows(embedder.store, manifest.images_per_pair, manifest.seed, "subset", 0)) * len(embedder.passes)
+    total = a_pair * manifest.num_pairs
     with tqdm(total=total, unit="img", unit_scale=True, desc="sketch", disable=not progress) as bar:
         for pair in range(manifest.num_pairs):
             file = None if partial is None else partial / f"pair-{pair:05d}.safetensors"
             if file is not None and file.exists():
                 done.append(_left(file, manifest, like, pair))
-                bar.update(per_pair * len(embedders))
+                bar.update(a_pair)
                 continue
-            net = pool.network(pair % pool.num)
-            whole: dict[str, Tensor] = {}
-            for term, embedder in enumerate(embedders):
-                theirs = None if like is None else [scale[pair].cpu() for scale in like.held.terms[term].scales]
-                held = _term(embedder, manifest, net, draws[pair], pair, theirs, bar.update)
-                whole |= {f"{term_prefix(term)}{name}": each for name, each in held.items()}
-            done.append(whole)
+            done.append(_pair(embedder, manifest, pool.network(pair % pool.num), draws[pair], pair, like, bar.update))
             if file is not None:
                 write(file, done[-1], manifest.digest())
     return done
 
 
-def _term(
+def _pair(
     embedder: Embedder,
     manifest: Manifest,
     net: Network,
     draws: list[AugmentDraw],
     pair: int,
-    scales: list[Tensor] | None,
+    like: Sketch | None,
     advance: Callable[[int], object],
 ) -> dict[str, Tensor]:
-    """One term's tensors of one pair, with kernel lengths ``scales`` or, if None, its own."""
-    store, num = embedder.store, embedder.num_landmarks
-    if scales is None:
-        scales = []
-        if has_lengths(embedder.see, embedder.by, num):
-            rows = _rows(store, _CALIBRATION_IMAGES, manifest.seed, "calibrate", pair)
-            scales = embedder.scales(net, draws, rows)
-    rows = _rows(store, manifest.images_per_pair, manifest.seed, "subset", pair)
-    if num is None:
-        return embedder.sums(net, draws, rows, scales, advance)
-    return embedder.landmarks(
-        net, draws, rows, scales, advance, functools.partial(stream, manifest.seed, "landmarks", pair)
-    )
+    """All terms' tensors of one pair, with the kernel lengths of ``like`` or, if None, its own."""
+    store, seed = embedder.store, manifest.seed
+    scales: list[list[Tensor]] = [[] for _ in embedder.terms]
+    if like is not None:
+        scales = [[scale[pair].cpu() for scale in term.scales] for term in like.held.terms]
+    elif any(term.keeps_lengths for term in embedder.terms):
+        scales = embedder.lengths(net, draws, _rows(store, _CALIBRATION_IMAGES, seed, "calibrate", pair))
+    rows = _rows(store, manifest.images_per_pair, seed, "subset", pair)
+    rng = functools.partial(stream, seed, "landmarks", pair)
+    held = embedder.pair(net, draws, rows, scales, advance, rng)
+    return {f"{term_prefix(term)}{name}": each for term, its in enumerate(held) for name, each in its.items()}
 
 
 def _left(file: Path, manifest: Manifest, like: Sketch | None, pair: int) -> dict[str, Tensor]:

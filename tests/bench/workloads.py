@@ -30,7 +30,7 @@ from latentdc.portable.gan import GanDecoder
 from latentdc.representations import Features
 from latentdc.seeding import global_seed, stream
 from latentdc.sketch import Sketch, sketch
-from latentdc.source import Minibatches, Source
+from latentdc.source import Look, Minibatches, Source
 from latentdc.types import Batch
 
 Work = Callable[[], object]
@@ -158,7 +158,7 @@ class Setting:
 
         def step(number: int) -> dict[str, float]:
             view = source.view(number)
-            real = view.real(see, part, classes)
+            (real,) = view.real([Look(see, part)], classes)
             laps = [process_time()]
 
             def lap(value: Tensor) -> Tensor:

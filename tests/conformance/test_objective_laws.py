@@ -92,7 +92,7 @@ def test_equals_summary_against_points(case: tuple[Match, Source, Batch]) -> Non
     if type(match) is not Match:
         return  # Its own restatement is in reference/.
     view = source.view(2)
-    real = view.real(match.see, match.by, [0, 1, 2])
+    (real,) = view.real(match.looks, [0, 1, 2])
     shown = match.see(view.net, view.augment(syn), differentiable=False)
     owner, w = rows_of(match.see, syn)
     expected = sum(float(match.by(s, p, owner, w)) for s, p in zip(real, shown, strict=True))

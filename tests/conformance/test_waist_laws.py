@@ -37,7 +37,10 @@ class FixedView:
     def augment(self, batch: Batch) -> Batch:
         return batch
 
-    def real(self, see: Any, by: Any, classes: list[int]) -> tuple[Any, ...]:
+    def real(self, looks: Any, classes: list[int]) -> tuple[tuple[Any, ...], ...]:
+        return tuple(self._real(*look) for look in looks)
+
+    def _real(self, see: Any, by: Any) -> tuple[Any, ...]:
         batch = self.real_batch
         owner, w = rows_of(see, batch)
         return tuple(by.summarise(points, owner, 3, w) for points in see(self.net, batch, differentiable=False))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from latentdc.discrepancies.base import hold, must_cover
 from latentdc.errors import InputError
 from latentdc.objectives.base import Objective
 from latentdc.objectives.penalties.once import Once
-from latentdc.source import View
+from latentdc.source import Look, View
 from latentdc.types import Batch
 
 
@@ -35,7 +36,7 @@ class Penalty(Objective):
 
 
 class Penalised(Objective):
-    """``objective + Σ penalties``, all of one look at the synthetic images.
+    """``objective + Σ penalties``; those that look at points share a pass over either side's images.
 
     Args:
         objective: the match.
@@ -51,9 +52,15 @@ class Penalised(Objective):
         self.needs_images = any(part.needs_images for part in parts)
         self.orders = any(part.orders for part in parts)
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Those of all parts."""
+        parts = cast("Sequence[Objective]", self.parts)
+        return tuple(look for part in parts for look in part.looks)
+
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Sum over the parts."""
-        view = Once(view)
+        view = Once(view, self.looks)
         return torch.stack([part(view, syn) for part in self.parts]).sum()
 
 

@@ -16,7 +16,7 @@ from latentdc.networks.compiled import behind
 from latentdc.objectives.match import Match
 from latentdc.objectives.penalties.base import KeptPoints, Penalty, kept
 from latentdc.representations import Features, Logits
-from latentdc.source import View
+from latentdc.source import Look, View
 from latentdc.types import Batch
 
 
@@ -96,7 +96,7 @@ class CentreClassify(Penalty):
 
     ``weight · Σ_c (1/n_c) Σ_{x ∈ T_c} CE( (⟨ψ(ω(x)), μ_c'⟩)_c', c )`` with ``μ_c`` the mean of ``ψ(ω(s))`` over S_c,
     features of the embedding. The gradient reaches the synthetic images through all means at once, so the classes
-    cannot be shared out. It looks at the step's real images, a second time beside the match.
+    cannot be shared out. It looks at the step's real images.
 
     Args:
         weight: of this term beside the match, whose weight is 1. The published 0.01 is that of a sum over 256 images
@@ -118,6 +118,11 @@ class CentreClassify(Penalty):
     def __init__(self, weight: float = 2.56) -> None:
         super().__init__(weight)
         self.match = Match(Features(), _Centres())
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Of the embedding, all real points."""
+        return self.match.looks
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Weighted sum over the classes present of their mean cross-entropies."""

@@ -1,64 +1,65 @@
-"""Looking once at the synthetic images where several parts of an objective ask to see them."""
+"""Looking once at the synthetic images, and at the real ones, where several parts of an objective ask to see them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from latentdc.source import View
-from latentdc.types import Batch, Net, Observation
-
-R = TypeVar("R")
-
-
-class _Latest(Generic[R]):
-    """What was last made of a tensor that gradients reach; asked for the same one, it is not made again."""
-
-    def __init__(self) -> None:
-        self.of: Tensor | None = None
-        self.made: list[R] = []
-
-    def __call__(self, x: Tensor, make: Callable[[], R]) -> R:
-        if not (x.requires_grad and torch.is_grad_enabled()):  # real images: too many to keep what was made of them
-            return make()
-        if self.of is not x:
-            self.of, self.made = x, [make()]
-        return self.made[0]
+from latentdc.discrepancies import Summary
+from latentdc.networks.looked import Latest, Looked
+from latentdc.source import Look, View
+from latentdc.types import Batch, Net
 
 
-class _Looked:
-    """A network that looks at the same synthetic images once; see ``latentdc.types.Net``.
+def _reached(x: Tensor) -> bool:
+    """Whether gradients reach it. Real images are too many to keep what was made of them."""
+    return x.requires_grad and torch.is_grad_enabled()
 
-    ``net`` is what it stands for, for those who need more than a look.
-    """
 
-    def __init__(self, net: Net) -> None:
-        self.net = net
-        self._seen: _Latest[Observation] = _Latest()
+class _LookedWithGradients(Looked):
+    """A network whose last look at synthetic images is kept."""
 
-    def observe(self, x: Tensor) -> Observation:
-        """What the network shows of the images, their graph shared by all who ask."""
-        return self._seen(x, lambda: self.net.observe(x))
+    def shares(self, x: Tensor) -> bool:
+        """Whether gradients reach the images."""
+        return _reached(x)
 
 
 class Once:
     """A view for the length of one loss: one augmented set, one pass of the network, one graph for all parts.
 
     Args:
-        view: the step's view; its real side stays as it is.
+        view: the step's view.
+        looks: what the parts will ask of its real side: all of it is looked at when the first one asks.
     """
 
-    def __init__(self, view: View) -> None:
-        self.step = view.step
-        self.net: Net = _Looked(view.net)
-        self.rng, self.real, self.batch = view.rng, view.real, view.batch
-        self._augment, self._augmented = view.augment, _Latest[Tensor]()
+    def __init__(self, view: View, looks: Sequence[Look]) -> None:
+        self.step, self.looks = view.step, tuple(looks)
+        self.net: Net = _LookedWithGradients(view.net)
+        self.rng, self.batch = view.rng, view.batch
+        self._real, self._known = view.real, dict[tuple[int, ...], tuple[tuple[Summary, ...], ...]]()
+        self._augment, self._augmented = view.augment, Latest[Tensor]()
         if (begun := getattr(view, "begun", None)) is not None:
             self.begun: Callable[[Batch], Batch] = begun
 
     def augment(self, batch: Batch) -> Batch:
         """The batch under the step's draw."""
+        if not _reached(batch.x):
+            return self._augment(batch)
         return batch._replace(x=self._augmented(batch.x, lambda: self._augment(batch).x))
+
+    def real(self, looks: Sequence[Look], classes: Sequence[int]) -> tuple[tuple[Summary, ...], ...]:
+        """The view's summaries of the real set."""
+        places = [self._place(look) for look in looks]
+        if None in places:
+            return self._real(looks, classes)
+        key = tuple(classes)
+        if key not in self._known:
+            self._known[key] = self._real(self.looks, classes)
+        return tuple(self._known[key][place] for place in places if place is not None)
+
+    def _place(self, look: Look) -> int | None:
+        """Which of the looks it is: the very same parts, for others may be equal and yet show another thing."""
+        same = (i for i, known in enumerate(self.looks) if known.see is look.see and known.by is look.by)
+        return next(same, None)

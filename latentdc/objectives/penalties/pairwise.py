@@ -23,7 +23,7 @@ class Pairwise(Penalty):
     step's network ψ and the same augmentation draw ω, features summed over coordinates and layers as in ``mean``. By
     Jensen's inequality it is at least ``weight`` times the ``mean`` distance of the set to the images it started from:
     where the match moves class means, this holds single images back. It costs a forward of as many real images as there
-    are synthetic ones, and a second one of these.
+    are synthetic ones.
 
     Args:
         weight: of this term beside the match, whose weight is 1.

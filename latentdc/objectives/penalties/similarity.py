@@ -14,7 +14,7 @@ from latentdc.discrepancies.base import group
 from latentdc.objectives.match import Match
 from latentdc.objectives.penalties.base import KeptPoints, Penalty, kept
 from latentdc.representations import Features
-from latentdc.source import View
+from latentdc.source import Look, View
 from latentdc.types import Batch
 
 
@@ -36,7 +36,7 @@ class NearReal(Penalty):
     """Draws each synthetic image towards the real image of its class that it resembles least.
 
     ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} ( 1 − min_{x ∈ T_c} cos(ψ(ω(s_i)), ψ(ω(x))) )``, features of the embedding. It
-    looks at the step's real images, a second time beside the match.
+    looks at the step's real images.
 
     Args:
         weight: of this term beside the match, whose weight is 1. The published 0.002 stands beside a diffusion loss
@@ -57,6 +57,11 @@ class NearReal(Penalty):
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight)
         self.match = Match(Features(), _Farthest())
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Of the embedding, all real points."""
+        return self.match.looks
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Weighted sum over the classes present."""
