@@ -38,7 +38,7 @@ class Once:
         self.step, self.looks = view.step, tuple(looks)
         self.net: Net = _LookedWithGradients(view.net)
         self.rng, self.batch = view.rng, view.batch
-        self._real, self._known = view.real, dict[tuple[int, ...], tuple[tuple[Summary, ...], ...]]()
+        self._real, self._known = view.real, dict[tuple[int, ...], dict[tuple[int, int], tuple[Summary, ...]]]()
         self._augment, self._augmented = view.augment, Latest[Tensor]()
         if (begun := getattr(view, "begun", None)) is not None:
             self.begun: Callable[[Batch], Batch] = begun
@@ -51,15 +51,15 @@ class Once:
 
     def real(self, looks: Sequence[Look], classes: Sequence[int]) -> tuple[tuple[Summary, ...], ...]:
         """The view's summaries of the real set."""
-        places = [self._place(look) for look in looks]
-        if None in places:
+        wanted, announced = _parts_of(looks), _parts_of(self.looks)
+        if not set(wanted) <= set(announced):
             return self._real(looks, classes)
         key = tuple(classes)
         if key not in self._known:
-            self._known[key] = self._real(self.looks, classes)
-        return tuple(self._known[key][place] for place in places if place is not None)
+            self._known[key] = dict(zip(announced, self._real(self.looks, classes), strict=True))
+        return tuple(self._known[key][each] for each in wanted)
 
-    def _place(self, look: Look) -> int | None:
-        """Which of the looks it is: the very same parts, for others may be equal and yet show another thing."""
-        same = (i for i, known in enumerate(self.looks) if known.see is look.see and known.by is look.by)
-        return next(same, None)
+
+def _parts_of(looks: Sequence[Look]) -> list[tuple[int, int]]:
+    """Which parts they are: the very same ones, for others may be equal and yet show another thing."""
+    return [(id(see), id(by)) for see, by in looks]
