@@ -109,12 +109,12 @@ def test_a_bundle_is_gone_on_from(tiny_store: ClassStore, tmp_path: Path) -> Non
     ):
         initialise(kind, decoder, (4, 4, 4), seed=0, store=tiny_store)
     darker = PixelsDecoder(tiny_store.spec.image_shape, (0.1,), tiny_store.spec.std)
-    with pytest.raises(InputError, match="its decoder has another settings and other weights than this run's"):
+    with pytest.raises(InputError, match="its decoder differs from this run's in settings and weights"):
         initialise(kind, darker, (1, 1, 1), seed=0, store=tiny_store)
     turned = tiny_store.choose([2, 1, 0])
     with pytest.raises(InputError, match="condensed from other images"):
         initialise(kind, decoder, (1, 1, 1), seed=0, store=turned)
-    with pytest.raises(InputError, match="its formation has another class and other settings than this run's"):
+    with pytest.raises(InputError, match="its formation differs from this run's in class and settings"):
         initialise(kind, decoder, (1, 1, 1), seed=0, store=tiny_store, formation=TilesFormation(2))
     with pytest.raises(InputError, match="it has 3 classes, 2 are asked for"):
         initialise(kind, decoder, (1, 1), seed=0)

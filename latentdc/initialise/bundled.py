@@ -87,7 +87,7 @@ class Bundled:
         for what, its, ours, num in pairs:
             if wrong := _differ(its, ours, num):
                 raise InputError(
-                    f"{asked}: its {what} has another {wrong} than this run's. Give a bundle of the same {what} with "
+                    f"{asked}: its {what} differs from this run's in {wrong}. Give a bundle of the same {what} with "
                     "the same settings, or change this run's; what was learned with a set cannot be gone on from."
                 )
         if request.store is not None and request.store.spec.fingerprint != spec.fingerprint:
@@ -109,4 +109,4 @@ def _differ(its: Any, ours: Any, num: int) -> str:
     """Which of the first ``num`` of class, settings and weights differ; empty if none do."""
     mine, theirs = ([None] * 3 if not isinstance(part, nn.Module) else identity_of(part) for part in (ours, its))
     names = ("class", "settings", "weights")[:num]
-    return " and other ".join(name for name, a, b in zip(names, mine, theirs, strict=False) if a != b)
+    return " and ".join(name for name, a, b in zip(names, mine, theirs, strict=False) if a != b)
