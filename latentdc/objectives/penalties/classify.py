@@ -27,10 +27,11 @@ class CrossEntropy(Penalty):
     augmentation draw. It says something where the network has been trained; of fresh ones it is noise.
 
     Args:
-        weight: of this term beside the match, whose weight is 1; IDM's are 0.1 to 0.8, and 3 on ImageNet subsets.
+        weight: of this term beside the match, whose weight is 1. IDM's 0.1 to 0.8, and 3 on ImageNet subsets, multiply
+            an accuracy in per cent: with ``by_accuracy`` they are 10 to 80, and 300.
         misclassified: count, and average over, only those images which the network takes for another class; as IDM
             does at one image per class.
-        by_accuracy: multiply the weight by the network's accuracy on its training images, in [0, 1], as IDM does. The
+        by_accuracy: multiply the weight by the network's accuracy on its training images, a share in [0, 1]. The
             networks of a queue know it, as ``net.accuracy``.
 
     Raises:
