@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference.gradient_loop import absolute_loop
 from reference.joint_gradient_loop import difference_loop, joint_gradient_loop
 
 from latentdc.data.augment import NoAugment
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.discrepancies import Cosine
+from latentdc.discrepancies import Cosine, Norm
 from latentdc.errors import InputError
 from latentdc.networks import FreshPool, Network
 from latentdc.objectives import Match
@@ -64,6 +65,18 @@ def test_squared_differences_of_convolutions_equal_the_loop(tiny_store: ClassSto
     value = sum((a - b).square().sum() for a, b in zip(shown, target, strict=True))
     expected = difference_loop(net, real.x, real.owner, syn.x, syn.owner)
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_absolute_differences_of_convolutions_and_their_gradient_equal_the_loop(tiny_store: ClassStore) -> None:
+    view, syn = _view(tiny_store), _syn(tiny_store)
+    real, net = view.batch([0, 1, 2]), view.net
+    assert isinstance(net, Network)
+    value = Match(Gradients(layers="convolutions"), Norm(p=1))(view, syn)
+    expected = absolute_loop(net, real.x, real.owner, syn.x, syn.owner)
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+    ours, theirs = (torch.autograd.grad(each, syn.x)[0] for each in (value, expected))
+    assert theirs.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
 
 
 def test_the_whole_is_all_layers_side_by_side(tiny_store: ClassStore) -> None:

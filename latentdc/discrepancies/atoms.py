@@ -33,7 +33,9 @@ class Atoms(Discrepancy):
     *Reference:* Liu et al. 2023 (WMDD), arXiv 2311.18531, the feature term; Tan and Slade 2025 (DDOQ), arXiv
     2501.07681, for masses; Su and Dy 2007, Intell. Data Anal. 11, for where k-means starts.
     *Differs from the authors' code:* WMDD's atoms all have equal mass, are taken once over the whole data set and stay
-    with the image they were given to; its distance is not squared (``squared = false``).
+    with the image they were given to; from mini-batches ours are those of the step's images, and so are their masses.
+    Its distance is one norm of the differences of a whole batch of images together; ``squared = false`` sums one norm
+    for each point.
 
     Args:
         squared: whether distances are squared.

@@ -26,7 +26,7 @@ class QueuePool(Pool):
 
     The queue begins with three fresh networks. Every ``interval`` steps a fresh one joins, and beyond ``num`` the
     oldest leaves. A visit is ``visit_steps`` mini-batches of 256, with a fresh optimiser. Each knows its accuracy
-    on the last of these; a fresh one's is 0.
+    after its last visit, on 256 of the images of that; a fresh one's is 0.
 
     Args:
         arch: architecture name or ``"package.module:Class"``.
@@ -42,7 +42,10 @@ class QueuePool(Pool):
         InputError: a value out of range; when called, a step that is not the next one.
 
     *Reference:* Zhao et al. 2023 (IDM), CVPR, arXiv 2307.09742, §4.2.
-    *Differs from the authors' code:* there each network keeps its momentum between visits.
+    *Differs from the authors' code:* there each network keeps its momentum between visits; the two that train are
+    drawn independently of the one that is matched, which here is always one of them; and the accuracy is a running mean
+    over the mini-batches since the last evaluation, in training mode, where ours is of 256 images just trained on, in
+    eval mode and without augmentation.
     """
 
     cite: ClassVar[tuple[str, ...]] = ("zhao2023idm",)

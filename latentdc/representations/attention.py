@@ -28,7 +28,9 @@ class Attention:
 
     *Reference:* Sajedi et al. 2023, "DataDAM: Efficient Dataset Distillation with Attention Matching",
     arXiv 2310.00093.
-    *Differs from the authors' code:* the power is the paper's p = 4; the released code takes in effect p = 1.
+    *Differs from the authors' code:* the power is the paper's p = 4; the released code takes in effect p = 1. Maps are
+    the network's features, of the ConvNet those after each block's pooling; the authors take the ReLU's before it, of
+    twice the side.
     """
 
     kind: ClassVar[str] = "points"

@@ -18,7 +18,15 @@ from latentdc.discrepancies import DISCREPANCIES, Cosine, Mean
 from latentdc.latents import decoded
 from latentdc.networks import build
 from latentdc.objectives import OBJECTIVES, PENALTIES, Match, Objective, Prefixes
-from latentdc.representations import REPRESENTATIONS, Features, Gradients, rows_of
+from latentdc.representations import (
+    REPRESENTATIONS,
+    Attention,
+    BatchStatistics,
+    Features,
+    Gradients,
+    HeadVariance,
+    rows_of,
+)
 from latentdc.seeding import stream
 from latentdc.types import Batch
 
@@ -51,7 +59,11 @@ class FixedView:
 
 OBJECTIVE: dict[str, Callable[[], Objective]] = {
     **{by: partial(lambda part: Match(Features(), part()), part) for by, part in DISCREPANCIES.items()},
+    "attention": lambda: Match(Attention(), Mean()),
+    "statistics": lambda: Match(BatchStatistics(), Mean()),
+    "head-variance": lambda: Match(HeadVariance(), Mean()),
     "gradients": lambda: Match(Gradients(), Cosine()),
+    "joint-gradients": lambda: Match(Gradients(scope="all"), Cosine()),
     "prefixes": lambda: Prefixes(Features(), Mean()),
     **PENALTIES,
 }
