@@ -29,18 +29,3 @@ def gradient_loop(
                 inner = (unit_a * unit_b).sum()
                 total = total + 1 - inner / (unit_a.norm() * unit_b.norm() + eps)
     return total
-
-
-def absolute_loop(net: nn.Module, real: Tensor, real_owner: Tensor, syn: Tensor, syn_owner: Tensor) -> Tensor:
-    """Sum over classes, convolutions, output units and their weights of the absolute differences of the gradients."""
-    total = torch.zeros((), dtype=syn.dtype)
-    for cls in sorted(set(syn_owner.tolist())):
-        theirs = gradients_of(net, real[real_owner == cls], cls, create_graph=False)
-        ours = gradients_of(net, syn[syn_owner == cls], cls, create_graph=True)
-        for a, b in zip(theirs, ours, strict=True):
-            if a.ndim == 2:  # the classifier's
-                continue
-            for unit_a, unit_b in zip(a, b, strict=True):
-                for entry_a, entry_b in zip(unit_a.flatten(), unit_b.flatten(), strict=True):
-                    total = total + (entry_a - entry_b).abs()
-    return total

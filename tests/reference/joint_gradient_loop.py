@@ -29,13 +29,15 @@ def joint_gradient_loop(
     return total
 
 
-def difference_loop(net: nn.Module, real: Tensor, real_owner: Tensor, syn: Tensor, syn_owner: Tensor) -> Tensor:
-    """Sum over classes and convolutions of the squared differences of their gradients, weight by weight."""
+def difference_loop(
+    net: nn.Module, real: Tensor, real_owner: Tensor, syn: Tensor, syn_owner: Tensor, power: int = 2
+) -> Tensor:
+    """Sum over classes and convolutions of powers of the differences of their gradients, weight by weight."""
     total = torch.zeros((), dtype=syn.dtype)
     for cls in sorted(set(syn_owner.tolist())):
         theirs = gradients_of(net, real[real_owner == cls], cls, create_graph=False)
         ours = gradients_of(net, syn[syn_owner == cls], cls, create_graph=True)
         for a, b in zip(theirs, ours, strict=True):
             if a.ndim > 2:
-                total = total + ((a - b) ** 2).sum()
+                total = total + ((a - b).abs() ** power).sum()
     return total
