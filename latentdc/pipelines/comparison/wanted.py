@@ -42,7 +42,8 @@ class Comparison:
     images_per_class: int | None = None
     bytes_per_class: int | None = None
     seconds: float | None = None
-    """Condensation of each cell, compiling and sketching left out: its steps are measured on this machine, once."""
+    """Condensation of each cell: its steps are measured on this machine, once. Compiling, sketching and networks that
+    a pool trains before the first step are left out; the page tells the seconds with all of them."""
     steps: int | None = None
     """Or a number of steps, the same for all."""
     protocol: str = "quick"
