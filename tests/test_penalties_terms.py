@@ -111,6 +111,19 @@ def test_cross_entropy_equals_its_loop(misclassified: bool, view: MinibatchView,
     assert torch.equal(moved, wrong if misclassified else torch.ones_like(wrong))
 
 
+def test_a_class_without_a_misclassified_image_has_no_gradient_at_any_weight(
+    view: MinibatchView, tiny_store: ClassStore
+) -> None:
+    syn = _syn(tiny_store)
+    wrong = view.net.observe(view.augment(syn).x).logits.argmax(1) != syn.owner
+    only = (~wrong).nonzero().flatten()[:1]  # an image that is right, alone in its class
+    alone = Batch(syn.x.detach()[only].requires_grad_(), syn.y[only], syn.owner[only])
+    value = CrossEntropy(weight=1e4, misclassified=True)(view, alone)
+    assert float(value.detach()) == 0
+    (gradient,) = torch.autograd.grad(value, alone.x)
+    assert bool((gradient == 0).all())
+
+
 def test_cross_entropy_by_the_networks_accuracy(view: MinibatchView, tiny_store: ClassStore) -> None:
     syn, plain = _syn(tiny_store), CrossEntropy(weight=2.0)
     with pytest.raises(InputError, match=r"does not know: use a queue of networks, or leave by_accuracy"):

@@ -135,8 +135,9 @@ def class_means(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | Non
 
 
 def _per_count(sums: Tensor, counts: Tensor) -> Tensor:
-    floor = counts.clamp(min=torch.finfo(counts.dtype).tiny)
-    return sums / floor.view(-1, *[1] * (sums.ndim - 1))
+    # An absent class is divided by one: by a tiny number, its gradient would be infinity times zero.
+    divisor = torch.where(counts > 0, counts, torch.ones_like(counts))
+    return sums / divisor.view(-1, *[1] * (sums.ndim - 1))
 
 
 def must_cover(real: Summary, present: Tensor) -> None:
