@@ -117,6 +117,7 @@ def test_a_class_without_a_misclassified_image_has_no_gradient_at_any_weight(
     syn = _syn(tiny_store)
     wrong = view.net.observe(view.augment(syn).x).logits.argmax(1) != syn.owner
     only = (~wrong).nonzero().flatten()[:1]  # an image that is right, alone in its class
+    assert len(only) == 1
     alone = Batch(syn.x.detach()[only].requires_grad_(), syn.y[only], syn.owner[only])
     value = CrossEntropy(weight=1e4, misclassified=True)(view, alone)
     assert float(value.detach()) == 0

@@ -43,7 +43,7 @@ class Comparison:
     bytes_per_class: int | None = None
     seconds: float | None = None
     """Condensation of each cell: its steps are measured on this machine, once. Compiling, sketching and networks that
-    a pool trains before the first step are left out; the page tells the seconds with these networks."""
+    a pool trains once, when they are first drawn, are left out; the page tells the seconds with these networks."""
     steps: int | None = None
     """Or a number of steps, the same for all."""
     protocol: str = "quick"
