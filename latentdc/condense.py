@@ -123,7 +123,7 @@ def condense(
         accelerator,
         device,
         precision_context(precision, device),
-        observer(compile=True, device=device) if compile else None,
+        observer(compile=True, device=device, parts=objective.needs) if compile else None,
         _decoding(decoder, compile),
         optim,
         steps,

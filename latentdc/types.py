@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ class Batch(NamedTuple):
     """Index of the stored row each image came from ``(n,)`` or None for real data."""
 
 
+Part = Literal["features", "maps"]
+"""What an observation may show besides the embedding and the class scores."""
+EMBEDDING: frozenset[Part] = frozenset()
+"""No more than the embedding and the class scores."""
+EVERYTHING: frozenset[Part] = frozenset({"features", "maps"})
+"""All that a network shows."""
+
+
 class Observation(NamedTuple):
     """What one forward pass of a network shows."""
 
@@ -40,6 +48,10 @@ class Observation(NamedTuple):
     """Class scores ``(n, k)``."""
     features: tuple[Tensor, ...]
     """Features from shallow to deep; the last one is the embedding ``(n, d)`` the classifier reads."""
+    maps: tuple[Tensor, ...] = ()
+    """Activations ``(n, c, h, w)`` of every depth before they are pooled, shallow to deep; empty if there are none.
+
+    The last one, pooled and flattened, is the embedding, where a network is built so."""
 
     @property
     def last(self) -> Tensor:

@@ -96,11 +96,11 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
 
 def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
-    plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # of fewer depths than cafe's weights
+    plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # of whose depths cafe looks at maps
     found = compare(data, plan, out=tmp_path / "out", progress=False)
-    assert "objective.weights" in str(found["cafe"])
+    assert 'see.layer = "maps"' in str(found["cafe"])
     assert isinstance(found["dm"], tuple)
-    assert "objective.weights" in (why := json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"])
+    assert 'see.layer = "maps"' in (why := json.loads((tmp_path / "out" / "cells" / "cafe.json").read_text())["failed"])
     assert f"## Cells that failed\n\n- cafe: {why}\n" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from latentdc.errors import InputError
 from latentdc.networks import Network, build
-from latentdc.representations import Attention, BatchStatistics, HeadVariance, Logits, curvature
+from latentdc.representations import Attention, BatchStatistics, Features, HeadVariance, Logits, curvature
 from latentdc.types import Batch, DataSpec, Observation
 
 SPEC = DataSpec((1, 16, 16), ("a", "b"), (0.5,), (0.25,))
@@ -31,15 +31,27 @@ def _batch() -> Batch:
 def test_attention_equals_its_loop(power: float) -> None:
     net, batch = _net(), _batch()
     shown = Attention(power)(net, batch, differentiable=False)
-    expected = attention_loop(net.observe(batch.x).features, power)
-    assert [layer.shape[1] for layer in shown] == [8 * 8, 4 * 4]
+    expected = attention_loop(net.observe(batch.x).maps[:-1], power)
+    assert [layer.shape[1] for layer in shown] == [16 * 16, 8 * 8]
     for layer, each in zip(shown, expected, strict=True):
         torch.testing.assert_close(layer, torch.tensor(each, dtype=torch.float64))
 
 
-def test_attention_of_a_residual_network_has_every_stage() -> None:
+def test_attention_of_a_residual_network_has_every_stage_but_the_last() -> None:
     shown = Attention()(_net("resnet18"), _batch(), differentiable=False)
-    assert [layer.shape[1] for layer in shown] == [16 * 16, 8 * 8, 4 * 4, 2 * 2]
+    assert [layer.shape[1] for layer in shown] == [16 * 16, 8 * 8, 4 * 4]
+
+
+def test_maps_are_what_each_depth_pools() -> None:
+    net, batch = _net(), _batch()
+    seen = net.observe(batch.x)
+    for map_, feature in zip(seen.maps, seen.features, strict=True):
+        torch.testing.assert_close(nn.functional.avg_pool2d(map_, 2).flatten(1), feature.flatten(1))
+    *maps, last = Features(layer="maps")(net, batch, differentiable=False)
+    torch.testing.assert_close(maps, [map_.flatten(1) for map_ in seen.maps])
+    torch.testing.assert_close(last, seen.last)
+    with pytest.raises(InputError, match=r'layer = "maps" looks at what is pooled .* tells nothing: .*"convnet"'):
+        Features(layer="maps")(_net("mlp"), batch, differentiable=False)
 
 
 class Half(nn.Module):
@@ -62,7 +74,7 @@ def test_powers_and_squares_are_taken_in_full_precision() -> None:
 
 
 def test_attention_needs_maps() -> None:
-    with pytest.raises(InputError, match=r'"attention" looks at maps .* are vectors: use .*"convnet", or see = "fea'):
+    with pytest.raises(InputError, match=r'"attention" looks at maps .* shows none: use .*"convnet", or see = "fea'):
         Attention()(_net("mlp"), _batch(), differentiable=False)
     with pytest.raises(InputError, match=r"see\.power = 0\.5: give a finite number of at least 1"):
         Attention(0.5)

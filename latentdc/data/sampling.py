@@ -44,7 +44,7 @@ class Sampler:
         """``num`` images of each class (None: the sampler's own number), class after class.
 
         ``rng_of(cls)`` is the generator of one class, so a draw depends neither on other classes nor on their order;
-        ``net`` is the step's network.
+        ``net`` is the step's network, which may show no more than embedding and class scores.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(classes, num, rng_of, net) -> Batch")
 

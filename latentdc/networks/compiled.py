@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from latentdc.errors import InputError, MissingExtraError
-from latentdc.types import Net, Observation
+from latentdc.types import EVERYTHING, Net, Observation, Part
 
 Precision = Literal["fp32", "bf16"]
 Observe = Callable[[Net, Tensor], Observation]
@@ -81,18 +81,34 @@ def _observe(network: Net, x: Tensor) -> Observation:
     return network.observe(x)
 
 
-def observer(*, compile: bool = False, device: torch.device | str = "cpu") -> Observe:
+def _without_maps(network: Net, x: Tensor, every_depth: bool) -> Observation:
+    seen = network.observe(x)
+    return seen._replace(features=seen.features if every_depth else seen.features[-1:], maps=())
+
+
+def observer(
+    *, compile: bool = False, device: torch.device | str = "cpu", parts: frozenset[Part] = EVERYTHING
+) -> Observe:
     """``observe(network, x)``, compiled if asked.
 
     The compiled function takes the network as an argument, so the networks of a pool share one compilation.
 
+    Args:
+        compile: compile it.
+        device: where it will run.
+        parts: what will be looked at besides embedding and class scores. Compiled, the rest is left out: ``features``
+            are then the embedding alone, ``maps`` are empty. Whatever a compiled pass shows is written to memory, and
+            its gradient read from there, be it zero: without the features a step's pass takes three quarters of the
+            time, and with the maps it takes longer compiled than not, so that a pass that is to show these is not.
+
     Raises:
         MissingExtraError: ``compile`` without a compiler.
     """
-    if not compile:
+    if not compile or "maps" in parts:
         return _observe
     require_compiler(device)
-    return compiled(_observe)
+    inner = compiled(_without_maps)
+    return lambda network, x: inner(network, x, "features" in parts)
 
 
 def _scores(network: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor:

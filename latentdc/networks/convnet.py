@@ -44,6 +44,7 @@ class ConvNet(Network):
     Width 128 and D = 3 for 28 or 32 pixels: 320,010 parameters on CIFAR-10, 317,706 on 28-pixel grey images.
     The first convolution pads 28-pixel images by 3 instead of 1, so that they too end at 4 × 4.
     Features: output of every block but the last as ``(n, c, h, w)``, then the flattened embedding ``(n, d)``.
+    Maps: what each block pools, of twice its height and width.
 
     Args:
         spec: the data.
@@ -85,11 +86,13 @@ class ConvNet(Network):
         self.classifier = nn.Linear(width * height * wide, spec.num_classes)
 
     def observe(self, x: Tensor) -> Observation:
-        """Block outputs, the embedding ``(n, d)`` and the logits ``(n, k)``."""
+        """Block outputs, the embedding ``(n, d)``, the logits ``(n, k)`` and the maps."""
         x = self.standardise(x)
         features: list[Tensor] = []
+        maps: list[Tensor] = []
         for block in self.blocks:
-            x = block(x)
-            features.append(x)
+            convolution, normalisation, activation, pooling = block.children()
+            maps.append(activation(normalisation(convolution(x))))
+            features.append(x := pooling(maps[-1]))
         features[-1] = x.flatten(1)
-        return Observation(self.classifier(features[-1]), tuple(features))
+        return Observation(self.classifier(features[-1]), tuple(features), tuple(maps))

@@ -10,7 +10,7 @@ from torch import Tensor
 from latentdc.errors import InputError
 from latentdc.networks.base import Network
 from latentdc.networks.compiled import observer, precision_context
-from latentdc.types import Observation
+from latentdc.types import EMBEDDING, Observation
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def device_of(network: torch.nn.Module) -> torch.device:
 def observations(
     network: Network, images: Tensor, *, batch_size: int = 500, precision: str = "fp32", compile: bool = False
 ) -> Iterator[Observation]:
-    """What the network shows of each batch in turn: eval mode, no gradients, on the network's device.
+    """Embedding and class scores of each batch in turn: eval mode, no gradients, on the network's device.
 
     Args:
         network: any network; its mode is restored at the end.
@@ -41,7 +41,7 @@ def observations(
     if batch_size < 1:
         raise InputError(f"batch_size = {batch_size}: at least 1")
     device = device_of(network)
-    observe = observer(compile=compile, device=device)
+    observe = observer(compile=compile, device=device, parts=EMBEDDING)
     was_training = network.training
     network.eval()
     try:

@@ -23,7 +23,8 @@ class ResNet18(Network):
 
     The small-image stem has no maximum pooling either, as is usual on CIFAR; larger images get ImageNet's stem.
     Layers, names and initialisation are torchvision's (a test compares the outputs), with a width argument.
-    Features: output of each of the four stages as ``(n, c, h, w)``, then the pooled embedding ``(n, 8 · width)``.
+    Features: output of each of the four stages as ``(n, c, h, w)``, its maps, then the pooled embedding
+    ``(n, 8 · width)``.
     In eval mode a fresh network normalises with mean 0 and variance 1: train it before reading its features.
 
     Args:
@@ -63,5 +64,6 @@ class ResNet18(Network):
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
             features.append(x)
+        maps = tuple(features)
         features.append(x.mean(dim=(2, 3)))
-        return Observation(self.fc(features[-1]), tuple(features))
+        return Observation(self.fc(features[-1]), tuple(features), maps)

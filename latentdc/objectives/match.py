@@ -11,7 +11,7 @@ from torch import Tensor
 from latentdc.discrepancies import Discrepancy, Summary
 from latentdc.errors import InputError, RecipeError
 from latentdc.objectives.base import Objective
-from latentdc.representations import Representation, rows_of, scope_of
+from latentdc.representations import Representation, needs_of, rows_of, scope_of
 from latentdc.source import Look, View
 from latentdc.types import Batch
 
@@ -42,6 +42,7 @@ class Match(Objective):
         self.by = by
         self.weights = tuple(weights)
         self.scope = scope_of(see)
+        self.needs = needs_of(see)
 
     @property
     def looks(self) -> tuple[Look, ...]:

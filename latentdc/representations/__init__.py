@@ -3,7 +3,7 @@
 from typing import Any
 
 from latentdc.representations.attention import Attention
-from latentdc.representations.base import Additive, Representation, in_full, rows_of, scope_of, seen_together
+from latentdc.representations.base import Additive, Representation, in_full, needs_of, rows_of, scope_of, seen_together
 from latentdc.representations.curvature import HeadVariance
 from latentdc.representations.features import Features
 from latentdc.representations.gradients import Gradients
@@ -30,6 +30,7 @@ __all__ = [
     "Logits",
     "Representation",
     "in_full",
+    "needs_of",
     "rows_of",
     "scope_of",
     "seen_together",

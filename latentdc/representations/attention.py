@@ -12,29 +12,29 @@ from torch.nn import functional
 
 from latentdc.errors import InputError
 from latentdc.representations.base import in_full
-from latentdc.types import Batch, Net
+from latentdc.types import Batch, Net, Part
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention map of each image at every depth whose features are maps ``F_l`` ``(n, c, h, w)``.
+    """Attention map of each image at every depth but the last, of what is pooled there, ``F_l`` ``(n, c, h, w)``.
 
     ``A_l(x) = a / ‖a‖₂`` with ``a = Σ_channels |F_l(x)|^p`` flattened: one tensor ``(n, h · w)`` for each such depth,
-    of unit length before any mean over a class is taken. The embedding behind the last map is not among them; DataDAM
-    matches it beside them, which ``features`` shows.
+    of unit length before any mean over a class is taken. The embedding, which the last map is pooled to, is not among
+    them; DataDAM matches it beside them, which ``features`` shows. Of a network that tells of no maps, those of its
+    features that are some are taken.
 
     Raises:
-        InputError: a power below 1; when called, a network none of whose features are maps.
+        InputError: a power below 1; when called, a network that shows no maps but the last.
 
     *Reference:* Sajedi et al. 2023, "DataDAM: Efficient Dataset Distillation with Attention Matching",
     arXiv 2310.00093.
-    *Differs from the authors' code:* the power is the paper's p = 4; the released code takes in effect p = 1. Maps are
-    the network's features, of the ConvNet those after each block's pooling; the authors take the ReLU's before it, of
-    twice the side.
+    *Differs from the authors' code:* the power is the paper's p = 4; the released code takes in effect p = 1.
     """
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("sajedi2023datadam",)
+    needs: ClassVar[frozenset[Part]] = frozenset({"maps"})
 
     power: float = 4.0
     """p: the larger, the more the strongest responses count."""
@@ -46,11 +46,14 @@ class Attention:
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Points of each depth of maps, shallow to deep."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            maps = [in_full(layer) for layer in net.observe(batch.x).features if layer.ndim == 4]
+            seen = net.observe(batch.x)
+            layers = seen.maps[:-1] or [layer for layer in seen.features if layer.ndim == 4]
+            maps = [in_full(layer) for layer in layers]
             if not maps:
                 raise InputError(
-                    'see = "attention" looks at maps (n, c, h, w), and all features of this network are vectors: use '
-                    'a convolutional one of at least two depths, such as source.arch = "convnet", or see = "features".'
+                    'see = "attention" looks at maps (n, c, h, w) of every depth but the last, and this network shows '
+                    'none: use a convolutional one of at least two depths, such as source.arch = "convnet", or see = '
+                    '"features".'
                 )
             strength = [layer.abs().pow(self.power).sum(1).flatten(1) for layer in maps]
             return tuple(functional.normalize(each, dim=1) for each in strength)

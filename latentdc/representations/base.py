@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdc.networks.looked import Looked
-from latentdc.types import Batch, Net
+from latentdc.types import EVERYTHING, Batch, Net, Part
 
 
 @runtime_checkable
@@ -17,7 +17,8 @@ class Representation(Protocol):
     """``see``: what is looked at. A part: a frozen dataclass whose fields a recipe may set.
 
     One whose rows mix the classes of a batch says so by an attribute ``scope = "all"``; see ``scope_of``. One that
-    looks at class scores says so by ``needs_classifier = True``: not every network has some.
+    looks at class scores says so by ``needs_classifier = True``: not every network has some. One that does not look at
+    all of an observation says at what by ``needs``, and a compiled network is spared the rest; see ``needs_of``.
     """
 
     kind: ClassVar[str]
@@ -52,6 +53,11 @@ class Additive(Representation, Protocol):
 def scope_of(see: Representation) -> str:
     """``"class"`` where classes do not see each other and may be shared out, ``"all"`` where they are mixed."""
     return str(getattr(see, "scope", "class"))
+
+
+def needs_of(see: Representation) -> frozenset[Part]:
+    """What it looks at besides embedding and class scores: everything, unless it says."""
+    return getattr(see, "needs", EVERYTHING)
 
 
 def seen_together(sees: Sequence[Representation], net: Net, batch: Batch) -> list[tuple[Tensor, ...]]:

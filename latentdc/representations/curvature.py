@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentdc.representations.base import in_full, shares_of
-from latentdc.types import Batch, Net
+from latentdc.types import EMBEDDING, Batch, Net, Part
 
 _MOST_ROWS = 512
 """Images a network sees at a time where no graph is kept."""
@@ -24,6 +24,7 @@ class HeadMoments:
     """
 
     kind: ClassVar[str] = "parameters"
+    needs: ClassVar[frozenset[Part]] = EMBEDDING
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """One tensor: the two moments of each class."""
@@ -58,6 +59,7 @@ class HeadVariance:
 
     kind: ClassVar[str] = "parameters"
     cite: ClassVar[tuple[str, ...]] = ("shin2023lcmat",)
+    needs: ClassVar[frozenset[Part]] = EMBEDDING
     needs_classifier: ClassVar[bool] = True
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:

@@ -11,7 +11,13 @@ from torch import Tensor
 from latentdc.errors import InputError
 from latentdc.representations.base import in_full
 from latentdc.representations.projection import must_project, projected
-from latentdc.types import Batch, Net
+from latentdc.types import EMBEDDING, Batch, Net, Part
+
+_NEEDS: dict[str, frozenset[Part]] = {
+    "last": EMBEDDING,
+    "all": frozenset({"features"}),
+    "maps": frozenset({"maps"}),
+}
 
 
 @dataclass(frozen=True)
@@ -27,20 +33,31 @@ class Features:
     cite: ClassVar[tuple[str, ...]] = ("zhao2023dm",)
 
     layer: str = "last"
-    """``"last"``: the embedding the classifier reads; ``"all"``: every depth, one tensor each."""
+    """``"last"``: the embedding the classifier reads; ``"all"``: every depth, one tensor each; ``"maps"``: what is
+    pooled at every depth, and then the embedding."""
     project: int | None = None
     """Dimensions to keep per layer, or None for all."""
     seed: int = 0
     """Seed of the projection."""
 
     def __post_init__(self) -> None:
-        if self.layer not in ("last", "all"):
-            raise InputError(f'see.layer = "{self.layer}": give "last" or "all"')
+        if self.layer not in _NEEDS:
+            raise InputError(f'see.layer = "{self.layer}": give "last", "all" or "maps"')
         must_project(self.project)
+
+    @property
+    def needs(self) -> frozenset[Part]:
+        """What it looks at besides the embedding."""
+        return _NEEDS[self.layer]
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Points of each chosen layer."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             seen = net.observe(batch.x)
-            layers = (seen.last,) if self.layer == "last" else seen.features
+            if self.layer == "maps" and not seen.maps:
+                raise InputError(
+                    'see.layer = "maps" looks at what is pooled at every depth, of which this network tells nothing: '
+                    'use a convolutional one, such as source.arch = "convnet", or see.layer = "all".'
+                )
+            layers = {"last": (seen.last,), "all": seen.features, "maps": (*seen.maps, seen.last)}[self.layer]
             return tuple(projected(in_full(layer.flatten(1)), self.project, self.seed) for layer in layers)

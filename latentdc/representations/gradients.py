@@ -14,7 +14,7 @@ from latentdc.errors import InputError
 from latentdc.networks.compiled import module_of, scores
 from latentdc.representations.base import shares_of
 from latentdc.representations.projection import must_project, projected
-from latentdc.types import Batch, Net
+from latentdc.types import EMBEDDING, Batch, Net, Part
 
 _MOST_ROWS = 512
 """Images a network sees at a time where nothing is differentiated again: a mean gradient is a sum over parts."""
@@ -52,6 +52,7 @@ class Gradients:
 
     kind: ClassVar[str] = "parameters"
     cite: ClassVar[tuple[str, ...]] = ("zhao2021dc",)
+    needs: ClassVar[frozenset[Part]] = EMBEDDING
     needs_classifier: ClassVar[bool] = True
 
     layers: str = "all"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdc.representations.base import in_full
-from latentdc.types import Batch, Net
+from latentdc.types import EMBEDDING, Batch, Net, Part
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Logits:
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("wang2023dim",)
+    needs: ClassVar[frozenset[Part]] = EMBEDDING
     needs_classifier: ClassVar[bool] = True
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:

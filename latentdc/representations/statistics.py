@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentdc.representations.base import in_full
-from latentdc.types import Batch, Net
+from latentdc.types import Batch, Net, Part
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class BatchStatistics:
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("liu2025wmdd",)
+    needs: ClassVar[frozenset[Part]] = frozenset({"features"})
 
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Points of each depth, shallow to deep."""

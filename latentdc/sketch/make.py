@@ -21,14 +21,15 @@ from latentdc.discrepancies import Discrepancy
 from latentdc.errors import BundleError, InputError
 from latentdc.networks import FixedPool, Network, fingerprint
 from latentdc.networks.compiled import observer
-from latentdc.representations import Representation
+from latentdc.representations import Representation, needs_of
 from latentdc.seeding import stream
 from latentdc.sketch.artefact import Sketch
-from latentdc.sketch.embed import Embedder, Term
+from latentdc.sketch.embed import Embedder, Term, look_of
 from latentdc.sketch.files import read, write
 from latentdc.sketch.held import Held, term_prefix
 from latentdc.sketch.manifest import Manifest, describe, landmarks_of, version_of
 from latentdc.source import Look
+from latentdc.types import Part
 
 _log = logging.getLogger(__name__)
 _CALIBRATION_IMAGES = 256
@@ -106,7 +107,8 @@ def sketch(
         raise InputError(f"`like` was not taken alike: {'; '.join(wrong)}")
     device = device_of(device)
     pool.to(device)
-    observe = observer(compile=True, device=device) if compile else None
+    parts = frozenset[Part]().union(*(needs_of(look_of(look.see)) for look in looks))
+    observe = observer(compile=True, device=device, parts=parts) if compile else None
     terms = tuple(Term(*look, num) for look, num in zip(looks, nums, strict=True))
     embedder = Embedder(store, augment, terms, observe, precision, batch_size, device)
     done = _pairs(embedder, manifest, pool, draws, out, like, progress)

@@ -15,7 +15,7 @@ from latentdc.errors import InputError
 from latentdc.objectives.base import Objective
 from latentdc.objectives.penalties.once import Once
 from latentdc.source import Look, View
-from latentdc.types import Batch
+from latentdc.types import Batch, Part
 
 
 class Penalty(Objective):
@@ -48,6 +48,7 @@ class Penalised(Objective):
         parts = (objective, *penalties)
         self.parts = nn.ModuleList(parts)
         self.scope = "all" if any(part.scope == "all" for part in parts) else "class"
+        self.needs = frozenset[Part]().union(*(part.needs for part in parts))
         self.needs_start = any(part.needs_start for part in parts)
         self.needs_images = any(part.needs_images for part in parts)
         self.orders = any(part.orders for part in parts)

@@ -17,7 +17,7 @@ from latentdc.objectives.match import Match
 from latentdc.objectives.penalties.base import KeptPoints, Penalty, kept
 from latentdc.representations import Features, Logits
 from latentdc.source import Look, View
-from latentdc.types import Batch
+from latentdc.types import EMBEDDING, Batch
 
 
 class CrossEntropy(Penalty):
@@ -43,6 +43,7 @@ class CrossEntropy(Penalty):
     it is the step's.
     """
 
+    needs = EMBEDDING
     reads_labels = True
     needs_classifier = True
     cite: ClassVar[tuple[str, ...]] = ("zhang2024dance", "zhao2023idm")
@@ -113,6 +114,7 @@ class CentreClassify(Penalty):
     """
 
     scope = "all"
+    needs = EMBEDDING
     needs_images = True
     cite: ClassVar[tuple[str, ...]] = ("wang2022cafe",)
 

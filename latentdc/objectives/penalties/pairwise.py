@@ -42,6 +42,7 @@ class Pairwise(Penalty):
     def __init__(self, weight: float = 0.1, layer: str = "last") -> None:
         super().__init__(weight)
         self.see = Features(layer=layer)
+        self.needs = self.see.needs
 
     def forward(self, view: View, syn: Batch) -> Tensor:
         """Weighted sum over the classes present of their mean squared distances."""

@@ -15,7 +15,7 @@ from latentdc.objectives.match import Match
 from latentdc.objectives.penalties.base import KeptPoints, Penalty, kept
 from latentdc.representations import Features
 from latentdc.source import Look, View
-from latentdc.types import Batch
+from latentdc.types import EMBEDDING, Batch
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ class FarFromSelf(Penalty):
     looks at the images of the class themselves, which are all at hand.
     """
 
+    needs = EMBEDDING
     cite: ClassVar[tuple[str, ...]] = ("gu2024minimax",)
 
     def __init__(self, weight: float = 1.0) -> None:

@@ -14,7 +14,7 @@ from latentdc.errors import InputError
 from latentdc.objectives.penalties.base import Penalty
 from latentdc.representations import Features
 from latentdc.source import View
-from latentdc.types import Batch
+from latentdc.types import EMBEDDING, Batch
 
 
 class IntraInter(Penalty):
@@ -38,6 +38,7 @@ class IntraInter(Penalty):
     """
 
     scope = "all"
+    needs = EMBEDDING
     cite: ClassVar[tuple[str, ...]] = ("zhang2023generative",)
 
     def __init__(self, weight: float = 0.1, temperature: float = 0.5, margin: float = 1.0) -> None:
