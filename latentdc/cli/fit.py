@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json as json_
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,7 @@ app = group(
     \b
     Examples:
       latentdc fit gan --data my-images/ --size 32 --minutes 30 --out my-gan
+      latentdc fit tune --data my-images/ --size 32 --decoder my-gan --minutes 20 --out my-tuned-gan
       latentdc fit autoencoder --data my-images/ --size 32 --minutes 20 --out my-vae
       latentdc fit diffusion --data my-images/ --size 32 --autoencoder my-vae --minutes 40 --out my-diffusion
       latentdc condense --data my-images/ --size 32 --decoder my-gan --images-per-class 10 --out runs/mine
@@ -63,6 +65,11 @@ class _Job:
     no_mirror: bool
     download: bool
     json: bool
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> _Job:
+        """From the arguments of a command, by their names."""
+        return cls(**{asked.name: given[asked.name] for asked in fields(cls)})
 
     def __call__(self, recipe: FitRecipe) -> None:
         """Train and say where the decoder is."""
@@ -132,25 +139,49 @@ def gan(
     from latentdc.fit.gan import GanRecipe
 
     levels = options.numbers("--channels", channels)
-    job = _Job(
-        data,
-        out,
-        steps,
-        minutes,
-        seed,
-        precision,
-        device,
-        resume,
-        also_fits,
-        figures,
-        size,
-        classes,
-        limit,
-        no_mirror,
-        download,
-        json,
-    )
+    job = _Job.of(locals())
     job(GanRecipe(z_dim=z_dim, channels=levels, mapping=mapping, batch_size=batch_size))
+
+
+@app.command()
+def tune(
+    *,
+    data: options.Data,
+    out: options.Out,
+    decoder: Annotated[
+        str, typer.Option("--decoder", help="Folder or shipped name of a generator; gan for the shipped one that fits.")
+    ] = "gan",
+    steps: Steps = None,
+    minutes: Minutes = None,
+    per_class: Annotated[int, typer.Option("--per-class", min=2, help="Draws of each class in an update.")] = 48,
+    batch_size: BatchSize = 480,
+    networks: Annotated[int, typer.Option("--networks", min=1, help="Networks that are trained for it first.")] = 2,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes that each of them is trained for.")] = 2,
+    seed: options.Seed = 0,
+    precision: options.PrecisionOption = options.Precision.fp32,
+    device: options.Device = None,
+    resume: Resume = True,
+    also_fits: AlsoFits = None,
+    figures: FiguresOption = True,
+    size: options.Size = None,
+    classes: options.Classes = None,
+    limit: options.Limit = None,
+    no_mirror: options.NoMirror = False,
+    download: options.Download = False,
+    json: options.Json = False,
+) -> None:
+    """Tune a generator: match its draws with the real images, in features of networks that are trained on these.
+
+    Writes a decoder folder and keeps its checkpoint in OUT.training beside it.
+
+    \b
+    Example:
+      latentdc fit tune --data my-images/ --size 32 --decoder my-gan --minutes 20 --out my-tuned-gan
+    """
+    from latentdc.fit.tune import TuneRecipe
+
+    job = _Job.of(locals())
+    job(TuneRecipe(decoder, per_class=per_class, batch_size=batch_size, networks=networks, epochs=epochs))
 
 
 @app.command()
@@ -188,24 +219,7 @@ def autoencoder(
     from latentdc.fit.autoencoder import AutoencoderRecipe
 
     levels = options.numbers("--channels", channels)
-    job = _Job(
-        data,
-        out,
-        steps,
-        minutes,
-        seed,
-        precision,
-        device,
-        resume,
-        also_fits,
-        figures,
-        size,
-        classes,
-        limit,
-        no_mirror,
-        download,
-        json,
-    )
+    job = _Job.of(locals())
     job(AutoencoderRecipe(latent_channels=latent_channels, channels=levels, batch_size=batch_size))
 
 
@@ -246,22 +260,5 @@ def diffusion(
     from latentdc.fit.diffusion import DiffusionRecipe
 
     levels = options.numbers("--channels", channels)
-    job = _Job(
-        data,
-        out,
-        steps,
-        minutes,
-        seed,
-        precision,
-        device,
-        resume,
-        also_fits,
-        figures,
-        size,
-        classes,
-        limit,
-        no_mirror,
-        download,
-        json,
-    )
+    job = _Job.of(locals())
     job(DiffusionRecipe(autoencoder or "", channels=levels, num_steps=num_steps, batch_size=batch_size))

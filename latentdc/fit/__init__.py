@@ -1,7 +1,8 @@
 """Training of small decoders on your own images.
 
-``fit(store, recipe, out=..., steps=... or minutes=...)`` (see ``latentdc.fit.run``) with a ``GanRecipe``, an
-``AutoencoderRecipe`` or a ``DiffusionRecipe``; all are importable from here and loaded when first used.
+``fit(store, recipe, out=..., steps=... or minutes=...)`` (see ``latentdc.fit.run``) with a ``GanRecipe``, a
+``TuneRecipe``, an ``AutoencoderRecipe`` or a ``DiffusionRecipe``; all are importable from here and loaded when first
+used.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ if TYPE_CHECKING:
     from latentdc.fit.diffusion import DiffusionRecipe
     from latentdc.fit.gan import GanRecipe
     from latentdc.fit.run import fit
+    from latentdc.fit.tune import TuneRecipe
 
-__all__ = ["AutoencoderRecipe", "DiffusionRecipe", "GanRecipe", "fit"]
+__all__ = ["AutoencoderRecipe", "DiffusionRecipe", "GanRecipe", "TuneRecipe", "fit"]
 
-_HOME = {"AutoencoderRecipe": "autoencoder", "DiffusionRecipe": "diffusion", "GanRecipe": "gan", "fit": "run"}
+_HOME = {
+    "AutoencoderRecipe": "autoencoder",
+    "DiffusionRecipe": "diffusion",
+    "GanRecipe": "gan",
+    "TuneRecipe": "tune",
+    "fit": "run",
+}
 
 
 def __getattr__(name: str) -> object:

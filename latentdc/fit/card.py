@@ -87,13 +87,14 @@ def machine() -> dict[str, str | int]:
 def _readme(name: str, card: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, card["image_shape"]))
     sizes = " and ".join(" x ".join(map(str, size)) for size in card["latent_shapes"].values())
+    begun = f"Tuned from {card['recipe']['decoder']}" if "decoder" in card["recipe"] else "Trained from scratch"
     lines = [
         f"# {name}",
         "",
         f"{_WHAT[card['kind']].format(**card)} for {card['data']}: {card['num_classes']} classes, images of {shape} in "
         f"[0, 1], latents of {sizes} numbers, {card['parameters']:,} parameters.",
         "",
-        f"Trained from scratch on {card['train_images']:,} training images in {card['steps']:,} steps and "
+        f"{begun} on {card['train_images']:,} training images in {card['steps']:,} steps and "
         f"{card['seconds'] / 60:.1f} minutes ({card['machine']['processor']}, {card['machine']['threads']} threads, "
         f"{card['precision']}), seed {card['seed']}, and averaged. "
         "`card.json` holds the recipe and the sha256 of every file.",

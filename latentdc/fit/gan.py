@@ -222,8 +222,14 @@ class GanGame(Training):
         owner = torch.arange(size, device=self.device) % self.store.spec.num_classes
         for number in range(batches):
             decoder(decoder.prior(owner, stream(self.seed, "gan-calibrate", number)), owner)
-        if decoder.mapper is not None:
-            labels = torch.arange(self.store.spec.num_classes, device=self.device)
-            means = decoder.in_space("w").class_mean(labels, stream(self.seed, "gan-means"))["w"]
-            decoder.mapper.get_buffer("means").copy_(means)
+        measure_means(decoder, self.seed)
         return decoder.eval()
+
+
+@torch.no_grad()
+def measure_means(generator: GanDecoder, seed: int) -> None:
+    """Take the class means of w anew, where a mapping network makes them."""
+    if generator.mapper is not None:
+        kept = generator.mapper.get_buffer("means")
+        labels = torch.arange(len(kept), device=kept.device)
+        kept.copy_(generator.in_space("w").class_mean(labels, stream(seed, "gan-means"))["w"])

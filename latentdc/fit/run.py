@@ -89,7 +89,7 @@ def fit(
 
     Args:
         store: training images; a share ``recipe.holdout`` of each class is kept for the figures and never trained on.
-        recipe: what is trained and how: a ``GanRecipe``, ``AutoencoderRecipe`` or ``DiffusionRecipe``.
+        recipe: what is trained and how: a ``GanRecipe``, ``TuneRecipe``, ``AutoencoderRecipe`` or ``DiffusionRecipe``.
         out: folder to write; its name is the checkpoint's name. A fitted decoder that is there is replaced.
         steps: updates in all. Then the result is a function of the arguments, resumed or not.
         minutes: instead of steps, training time in all; learning rates follow the clock.

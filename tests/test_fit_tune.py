@@ -1,0 +1,173 @@
+"""Tuning a generator: what a step is, that draws come nearer to the real images, and that nothing is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from reference.energy_loop import energy_loop
+
+from latentdc.atomic import read_tensors
+from latentdc.data.store import ClassStore
+from latentdc.decoders.reference import load_decoder
+from latentdc.discrepancies import Energy
+from latentdc.errors import BundleError, InputError, RecipeError
+from latentdc.fit import AutoencoderRecipe, GanRecipe, TuneRecipe, fit
+from latentdc.fit.tune import Tuning
+from latentdc.networks import build
+from latentdc.networks.pool import fingerprint
+from latentdc.seeding import stream
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+QUIET: dict[str, Any] = {"progress": False, "figures": False}
+
+
+@pytest.fixture(scope="module")
+def store(make_store: Callable[..., ClassStore]) -> ClassStore:
+    return make_store(20)
+
+
+@pytest.fixture(scope="module")
+def gan(store: ClassStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = GanRecipe(z_dim=4, channels=(8, 4), critic_channels=(8, 8), batch_size=8, embed_dim=4, mapping=1)
+    return fit(store, recipe, out=tmp_path_factory.mktemp("gan") / "tiny-gan", steps=3, **QUIET)
+
+
+@pytest.fixture
+def recipe(gan: Path) -> TuneRecipe:
+    return TuneRecipe(str(gan), per_class=4, batch_size=8, networks=1, epochs=1)
+
+
+def tuning(recipe: TuneRecipe, store: ClassStore, *, seed: int = 0) -> Tuning:
+    return recipe.training(store, seed=seed, device=torch.device("cpu"), bf16=False)
+
+
+def test_a_step_is_the_energy_distance_of_some_classes(store: ClassStore, recipe: TuneRecipe) -> None:
+    learner = tuning(recipe, store)
+    rng = stream(0, "tune-step", 5)
+    classes = torch.randperm(3, generator=rng)[:2].sort().values
+    owner = classes.repeat_interleave(4)
+    view = learner.source.view(5)
+    with torch.no_grad():
+        x = learner.generator(learner.generator.prior(owner, rng), owner)
+        real = view.batch(classes.tolist())
+        ours, theirs = (
+            view.net.observe(view.augment(each).x).last
+            for each in (real._replace(x=x, owner=owner, y=real.y[:8], w=None), real)
+        )
+    expected = energy_loop(theirs, real.owner, ours, owner) / 2
+    assert learner.step(5, 0.0).energy == pytest.approx(expected, rel=1e-4)
+
+
+def test_draws_come_nearer_to_the_real_images(store: ClassStore, recipe: TuneRecipe) -> None:
+    learner = tuning(dataclasses.replace(recipe, per_class=16, batch_size=48, rate=1e-2, average=0.9), store)
+    net = build("mlp", store.spec, seed=9)  # none of those it is tuned by
+
+    @torch.no_grad()
+    def distance() -> float:
+        owner = store.labels
+        made = learner.generator(learner.generator.prior(owner, stream(0, "t")), owner)
+        ours, theirs = (net.observe(x).last for x in (made, store.images.float() / 255))
+        return float(Energy()(Energy().summarise(theirs, owner, 3), ours, owner))
+
+    before = distance()
+    for number in range(60):
+        learner.step(number, 0.0)
+    assert distance() < 0.7 * before
+
+
+def test_the_average_is_what_is_kept(store: ClassStore, recipe: TuneRecipe) -> None:
+    learner = tuning(dataclasses.replace(recipe, rate=1e-2), store)
+    before = fingerprint(learner.generator)
+    learner.step(0, 0.0)
+    decoder = learner.decoder()
+    assert decoder.embed.weight.equal(learner.average.embed.weight)
+    assert len({before, fingerprint(decoder), fingerprint(learner.generator)}) == 3
+    owner = torch.arange(3)
+    mean = decoder.in_space("w").class_mean(owner, stream(0, "gan-means"))["w"]
+    assert decoder.mapper is not None
+    torch.testing.assert_close(decoder.mapper.get_buffer("means"), mean)
+
+
+def test_resume_equals_straight(
+    store: ClassStore, recipe: TuneRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = fit(store, recipe, out=tmp_path / "straight", steps=6, **QUIET)
+    whole = Tuning.step
+    with monkeypatch.context() as patch:
+
+        def stops(self: Tuning, number: int, progress: float) -> Any:
+            if number == 3:
+                raise KeyboardInterrupt
+            return whole(self, number, progress)
+
+        patch.setattr(Tuning, "step", stops)
+        with pytest.raises(KeyboardInterrupt):
+            fit(store, recipe, out=tmp_path / "broken", steps=6, **QUIET)
+    trained: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("latentdc.networks.trained.Trainer.train", lambda *given, **more: trained.append(1))
+        broken = fit(store, recipe, out=tmp_path / "broken", steps=6, resume=True, **QUIET)
+    assert not trained  # the checkpoint holds the networks
+    for name in (WEIGHTS, "samples.png"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes()
+    ours, theirs = (
+        read_tensors(tmp_path / f"{name}.training" / "checkpoint-0000000006.safetensors")[0]
+        for name in ("broken", "straight")
+    )
+    assert ours.keys() == theirs.keys()
+    assert any(name.startswith("pool/0/") for name in ours)
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_card_says_what_it_was_tuned_from(store: ClassStore, recipe: TuneRecipe, gan: Path, tmp_path: Path) -> None:
+    out = fit(store, recipe, out=tmp_path / "made", steps=2, precision="bf16", progress=False)
+    card = json.loads((out / "card.json").read_text())
+    assert (card["kind"], card["steps"], card["train_images"]) == ("gan", 2, 54)
+    assert card["decoder_sha256"] == fingerprint(load_decoder(gan))
+    assert set(card["figures"]) >= {"coverage", "density", "sample_classifier_on_held_out"}
+    assert f"Tuned from {gan} on 54 training images in 2 steps" in (out / "README.md").read_text()
+    again = TuneRecipe(str(out), per_class=4, batch_size=8, networks=1, epochs=1)
+    assert tuning(again, store).came_as == fingerprint(load_decoder(out))
+
+
+def test_a_checkpoint_of_another_generator_is_refused(
+    store: ClassStore, recipe: TuneRecipe, gan: Path, tmp_path: Path
+) -> None:
+    out = fit(store, recipe, out=tmp_path / "made", steps=2, **QUIET)
+    other = fit(store, GanRecipe(4, (8, 4), 4, 1, (8, 8), 8), out=tmp_path / "other", steps=1, **QUIET)
+    with pytest.raises(InputError, match="another run"):
+        fit(store, dataclasses.replace(recipe, decoder=str(other)), out=out, steps=2, resume=True, **QUIET)
+    wider = fit(store, GanRecipe(5, (8, 4), 4, 1, (8, 8), 8), out=tmp_path / "wider", steps=1, **QUIET)
+    tensors = tuning(dataclasses.replace(recipe, decoder=str(wider)), store).tensors()
+    with pytest.raises(BundleError, match="does not fit this recipe and data"):
+        tuning(recipe, store).load(tensors)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"per_class": 1}, r"per_class = 1, .* two images of a class \(--per-class\)"),
+        ({"batch_size": 3}, r"batch_size = 3: .* \(--batch-size\)"),
+        ({"networks": 0}, "networks = 0"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"rate": 0.0}, "rate = 0.0"),
+        ({"average": 1.0}, "average = 1.0"),
+    ],
+)
+def test_recipe_refuses(recipe: TuneRecipe, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        dataclasses.replace(recipe, **change)
+
+
+def test_only_generators_are_tuned(store: ClassStore, tmp_path: Path) -> None:
+    vae = fit(store, AutoencoderRecipe(channels=(8, 8), batch_size=8), out=tmp_path / "vae", steps=1, **QUIET)
+    with pytest.raises(InputError, match="is a AutoencoderDecoder; give a generator that `latentdc fit gan` wrote"):
+        tuning(TuneRecipe(str(vae)), store)
+    with pytest.raises(InputError, match=r'"gna": no such decoder'):
+        tuning(TuneRecipe("gna"), store)
