@@ -188,13 +188,7 @@ class MinibatchView:
         """Summaries of this step's real images of ``classes``."""
         batch, num_classes = self.batch(classes), self.source.spec.num_classes
         with torch.no_grad():
-            seen = _seen_in_parts([see for see, _ in looks], self.net, self.augment(batch))
-            with torch.autocast(self.source.device.type, enabled=False):
-                rows = [rows_of(see, batch) for see, _ in looks]
-                return tuple(
-                    tuple(by.summarise(points, owner, num_classes, w) for points in layers)
-                    for (_, by), layers, (owner, w) in zip(looks, seen, rows, strict=True)
-                )
+            return _summarised(looks, self.net, self.augment(batch), num_classes)
 
 
 class Started:
@@ -262,23 +256,43 @@ class StartedView:
         return syn._replace(x=self.source.start[syn.row * self.source.expands + place].to(syn.x.dtype))
 
 
-def _seen_in_parts(sees: Sequence[Representation], net: Net, batch: Batch) -> list[tuple[Tensor, ...]]:
-    """What each shows of a whole batch; of those that show a row per image at most ``_MOST_ROWS`` at a time."""
-    shown = [() if see.kind == "points" else see(net, batch, differentiable=False) for see in sees]
-    points = [place for place, see in enumerate(sees) if see.kind == "points"]
-    if points:
-        parts = [seen_together([sees[place] for place in points], net, part) for part in _parts(batch)]
-        for place, found in zip(points, zip(*parts, strict=True), strict=True):
-            shown[place] = tuple(torch.cat(layer)[: len(batch.x)] for layer in zip(*found, strict=True))
-    return shown
+def _summarised(looks: Sequence[Look], net: Net, batch: Batch, num_classes: int) -> tuple[tuple[Summary, ...], ...]:
+    """Summaries of a whole batch for each look; those of points see at most ``_MOST_ROWS`` images at a time.
+
+    What adds up is added up part by part, so that no more points are held than of one part.
+    """
+    found: list[tuple[Summary, ...]] = [()] * len(looks)
+    held: dict[int, list[tuple[Tensor, ...]]] = {}
+    shared = [place for place, (see, _) in enumerate(looks) if see.kind == "points"]
+    for place, look in enumerate(looks):
+        if place not in shared:
+            found[place] = _summaries(look, look.see(net, batch, differentiable=False), batch, num_classes)
+    for part, num in _parts(batch) if shared else ():
+        own = part.at(slice(num))
+        for place, layers in zip(shared, seen_together([looks[i].see for i in shared], net, part), strict=True):
+            points = tuple(layer[:num] for layer in layers)
+            if looks[place].by.adds_up:
+                more = _summaries(looks[place], points, own, num_classes)
+                found[place] = tuple(a + b for a, b in zip(found[place], more, strict=True)) if found[place] else more
+            else:
+                held.setdefault(place, []).append(points)
+    for place, parts in held.items():
+        whole = [torch.cat(layer) for layer in zip(*parts, strict=True)]
+        found[place] = _summaries(looks[place], whole, batch, num_classes)
+    return tuple(found)
 
 
-def _parts(batch: Batch) -> Iterator[Batch]:
-    """Of equal size, the last one filled up: a compiled network then meets one shape only."""
-    num = math.ceil(len(batch.x) / _MOST_ROWS)
-    if num <= 1:
-        yield batch
-        return
-    rows = torch.arange(num * math.ceil(len(batch.x) / num), device=batch.x.device) % len(batch.x)
-    for part in rows.chunk(num):
-        yield Batch(batch.x[part], batch.y[part], batch.owner[part])
+def _summaries(look: Look, layers: Sequence[Tensor], batch: Batch, num_classes: int) -> tuple[Summary, ...]:
+    """Of what a look shows of a batch, one for each tensor."""
+    with torch.autocast(batch.x.device.type, enabled=False):
+        owner, w = rows_of(look.see, batch)
+        return tuple(look.by.summarise(points, owner, num_classes, w) for points in layers)
+
+
+def _parts(batch: Batch) -> Iterator[tuple[Batch, int]]:
+    """Of equal size, and how many of each count: the last one is filled up for a compiled network's one shape."""
+    num = max(1, math.ceil(len(batch.x) / _MOST_ROWS))
+    size = math.ceil(len(batch.x) / num)
+    for start in range(0, num * size, size):
+        rows = torch.arange(start, start + size, device=batch.x.device)
+        yield batch.at(rows % len(batch.x)), int((rows < len(batch.x)).sum())

@@ -32,6 +32,10 @@ class Batch(NamedTuple):
     row: Tensor | None = None
     """Index of the stored row each image came from ``(n,)`` or None for real data."""
 
+    def at(self, places: Tensor | slice) -> Batch:
+        """The images at some places of the batch, and what belongs to them."""
+        return Batch(*(None if each is None else each[places] for each in self))  # type: ignore[arg-type]
+
 
 Part = Literal["features", "maps"]
 """What an observation may show besides the embedding and the class scores."""

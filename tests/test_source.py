@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from latentdc.errors import BundleError
 from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import Match
 from latentdc.representations import Features, Gradients, Logits
-from latentdc.source import Look, Minibatches
+from latentdc.source import Look, Minibatches, MinibatchView
 from latentdc.types import Net, Observation
 
 SEE, BY = Features(), Mean()
@@ -117,6 +118,35 @@ def test_the_network_sees_many_real_images_in_parts(tiny_store: ClassStore, monk
     ((few,),) = view.real(LOOKS, [0, 1])
     assert spy.sizes[3:] == [4, 4]
     torch.testing.assert_close(few.values[:2], whole[-1].values[:2])
+
+
+def test_what_adds_up_is_added_up_part_by_part(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the images' weights; what does not is summarised of all points at once."""
+
+    def view() -> MinibatchView:
+        made = _source(tiny_store).view(0)
+        drawn = made.batch([0, 1, 2])
+        made._batches[(0, 1, 2)] = drawn._replace(w=torch.arange(1.0, 13))
+        return made
+
+    looks = [Look(Features(), Mean()), Look(Features(), Mmd())]
+    (mean,), (points,) = view().real(looks, [0, 1, 2])
+    monkeypatch.setattr("latentdc.source._MOST_ROWS", 5)
+    sizes: dict[str, list[int]] = {"Mean": [], "Mmd": []}
+    for part in (Mean, Mmd):
+        whole = part.summarise
+
+        def spied(self: Any, given: torch.Tensor, *rest: Any, whole: Any = whole, **more: Any) -> Any:
+            sizes[type(self).__name__].append(len(given))
+            return whole(self, given, *rest, **more)
+
+        monkeypatch.setattr(part, "summarise", spied)
+    (summed,), (held,) = view().real(looks, [0, 1, 2])
+    assert sizes == {"Mean": [4, 4, 4], "Mmd": [12]}
+    torch.testing.assert_close(summed.values, mean.values)
+    torch.testing.assert_close(summed.counts, torch.tensor([10.0, 26.0, 42.0], dtype=torch.float64))
+    torch.testing.assert_close(held.values, points.values)
+    torch.testing.assert_close(held.weights, points.weights)
 
 
 def test_looks_asked_together_share_their_pass(tiny_store: ClassStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,11 @@ class Discrepancy(ABC):
     """Whether additive summaries need kernel lengths fixed beforehand, the same for all parts of a set."""
     cite: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether summaries of the parts of a set, taken as they come, add up to that of the whole."""
+        return self.sketchable and not self.calibrated
+
     def lengths(self, points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> Tensor | None:
         """Squared kernel length of each class ``(k,)`` that these real points suggest; None if the part has none."""
         del points, owner, num_classes, w

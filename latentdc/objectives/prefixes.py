@@ -73,7 +73,7 @@ class Prefixes(Match):
             sizes = {size for size in self.sizes or range(1, most) if size < most} | {most}
             for size in sorted(sizes):
                 kept = ((rows == most) & (place < size)).nonzero().flatten()
-                part = Batch(*(None if each is None else each[kept] for each in shown))  # type: ignore[arg-type]
+                part = shown.at(kept)
                 layers = [each[kept] for each in points] if points else self.see(view.net, part, differentiable=True)
                 losses.append(self.measure(real, layers, part) / len(sizes))
         return torch.stack(losses).sum()
