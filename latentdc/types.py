@@ -41,6 +41,8 @@ Part = Literal["features", "maps"]
 """What an observation may show besides the embedding and the class scores."""
 EMBEDDING: frozenset[Part] = frozenset()
 """No more than the embedding and the class scores."""
+FEATURES: frozenset[Part] = frozenset({"features"})
+"""Those of every depth too."""
 EVERYTHING: frozenset[Part] = frozenset({"features", "maps"})
 """All that a network shows."""
 

@@ -96,7 +96,9 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
 
 def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
-    plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # of whose depths cafe looks at maps
+    plan = wanted(
+        recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp")
+    )  # which has no maps
     found = compare(data, plan, out=tmp_path / "out", progress=False)
     assert 'see.layer = "maps"' in str(found["cafe"])
     assert isinstance(found["dm"], tuple)

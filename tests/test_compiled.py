@@ -12,16 +12,16 @@ from latentdc.data.augment import DSA
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Cosine, Mean
+from latentdc.errors import InputError
 from latentdc.networks import FreshPool, build, compiled
 from latentdc.networks.compiled import Observed, missing_compiler, observer
 from latentdc.objectives import PENALTIES, Match, Objective, Penalised, Prefixes
 from latentdc.representations import REPRESENTATIONS, Features, Representation, needs_of
 from latentdc.source import Minibatches, Started, StartedView
-from latentdc.types import EMBEDDING, EVERYTHING, Batch, DataSpec, Net, Part
+from latentdc.types import EMBEDDING, EVERYTHING, FEATURES, Batch, DataSpec, Net, Part
 
 SPEC = DataSpec((1, 16, 16), ("a", "b"), (0.5,), (0.25,))
 OWNER = torch.tensor([0, 1, 0, 1, 1, 0])
-FEATURES: frozenset[Part] = frozenset({"features"})
 SEES: dict[str, Representation] = {
     **{name: part() for name, part in REPRESENTATIONS.items()},
     **{f"features-{layer}": Features(layer=layer) for layer in ("all", "maps")},
@@ -101,8 +101,9 @@ def test_a_sum_needs_what_its_parts_need() -> None:
     embedding = Match(Features(), Mean())
     assert embedding.needs == EMBEDDING
     assert Penalised(embedding, [PENALTIES["pairwise"](layer="all")]).needs == {"features"}
-    assert Penalised(embedding, [Match(SEES["attention"], Mean())]).needs == {"maps"}
-    assert Objective.needs == EVERYTHING
+    assert Penalised(embedding, [Match(SEES["attention"], Mean())]).needs == EVERYTHING
+    assert Objective.needs == FEATURES
+    assert all(part().needs == EMBEDDING for part in PENALTIES.values())
 
 
 class Silent:
@@ -114,9 +115,15 @@ class Silent:
         return net.observe(batch.x).features
 
 
-def test_what_says_nothing_needs_everything() -> None:
-    assert needs_of(Silent()) == EVERYTHING
-    assert Match(Silent(), Mean()).needs == EVERYTHING
+class Misspelt(Silent):
+    needs = frozenset({"feature"})
+
+
+def test_what_says_nothing_needs_the_features() -> None:
+    assert needs_of(Silent()) == FEATURES
+    assert Match(Silent(), Mean()).needs == FEATURES
+    with pytest.raises(InputError, match=r"Misspelt\.needs = \['feature'\]: choose among \['features', 'maps'\]"):
+        needs_of(Misspelt())
 
 
 @pytest.mark.slow

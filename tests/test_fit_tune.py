@@ -125,6 +125,22 @@ def test_resume_equals_straight(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+def test_networks_train_alike_whatever_the_step_computes_in(store: ClassStore, recipe: TuneRecipe) -> None:
+    """Autocast would keep showing them the weights that they began with."""
+    alone, within = (recipe.training(store, seed=0, device=torch.device("cpu"), bf16=True) for _ in range(2))
+    alone.prepare()
+    within.step(0, 0.0)
+    expected, found = alone.pool.trained(0), within.pool.trained(0)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_a_generator_is_not_tuned_in_its_own_place(store: ClassStore, recipe: TuneRecipe, gan: Path) -> None:
+    before = (gan / WEIGHTS).read_bytes()
+    with pytest.raises(InputError, match=r"is the decoder that is to be tuned, and would be lost.*--out"):
+        fit(store, recipe, out=gan, steps=1, **QUIET)
+    assert (gan / WEIGHTS).read_bytes() == before
+
+
 def test_card_says_what_it_was_tuned_from(store: ClassStore, recipe: TuneRecipe, gan: Path, tmp_path: Path) -> None:
     out = fit(store, recipe, out=tmp_path / "made", steps=2, precision="bf16", progress=False)
     card = json.loads((out / "card.json").read_text())
@@ -167,7 +183,7 @@ def test_recipe_refuses(recipe: TuneRecipe, change: dict[str, Any], said: str) -
 
 def test_only_generators_are_tuned(store: ClassStore, tmp_path: Path) -> None:
     vae = fit(store, AutoencoderRecipe(channels=(8, 8), batch_size=8), out=tmp_path / "vae", steps=1, **QUIET)
-    with pytest.raises(InputError, match="is a AutoencoderDecoder; give a generator that `latentdc fit gan` wrote"):
+    with pytest.raises(InputError, match=r"\(AutoencoderDecoder\): give a generator as `latentdc fit gan` wrote it"):
         tuning(TuneRecipe(str(vae)), store)
     with pytest.raises(InputError, match=r'"gna": no such decoder'):
         tuning(TuneRecipe("gna"), store)

@@ -119,6 +119,8 @@ def fit(
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
     out = destination(out)
     check_publishable(out)
+    if Path(getattr(recipe, "decoder", None) or "/").resolve() == out.resolve():
+        raise InputError(f"{out}: is the decoder that is to be tuned, and would be lost; give another place (--out)")
     train, held = store.holdout(recipe.holdout)
     training = recipe.training(train, seed=seed, device=torch.device(device), bf16=precision == "bf16")
     identity = {
@@ -151,6 +153,7 @@ def _train(run: _Run, store: ClassStore, *, progress: bool) -> None:
         mininterval=1.0,
     )
     try:
+        run.training.prepare()
         while run.progress < 1:
             with uninterrupted():
                 _step(run)

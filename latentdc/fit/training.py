@@ -67,6 +67,9 @@ class Training(ABC):
         self.store, self.nets, self.optimisers = store, nets, optimisers
         self.seed, self.device, self.bf16 = seed, device, bf16
 
+    def prepare(self) -> None:
+        """What is done once before the first step, or after a checkpoint was taken up; may be interrupted."""
+
     @abstractmethod
     def step(self, number: int, progress: float) -> tuple[float, ...]:
         """One update; a function of the state and the arguments alone.

@@ -6,6 +6,7 @@ The loop around it is ``latentdc.fit.fit``; what is tuned is a ``latentdc.portab
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, cast
@@ -32,6 +33,7 @@ from latentdc.seeding import stream
 from latentdc.source import Minibatches
 from latentdc.types import Batch
 
+log = logging.getLogger(__name__)
 _POOL = "pool/"
 
 
@@ -42,11 +44,10 @@ class TuneRecipe:
     With generator G, networks ψ between their start and the end of a training on the real images, an augmentation
     draw ω of each class and step, m draws z and m real images of each class c:
 
-    L = Σ_c energy( ψ(ω(G(z, c))), ψ(ω(x_c)) )
+    L = mean over the classes of a batch of energy( ψ(ω(G(z, c))), ψ(ω(x_c)) )
 
-    the energy distance of features, which is zero only where the distributions are equal. It needs no critic, and no
-    step of it can get worse at what the steps before were about. As a V-statistic it draws the points of a class
-    together by a share of 1 / m.
+    the energy distance of features, which is zero only where the distributions are equal. There is no critic, so that
+    the target does not move. As a V-statistic it draws the points of a class together by a share of 1 / m.
 
     Raises:
         RecipeError: a value out of range.
@@ -115,13 +116,13 @@ class Tuning(Training):
     def __init__(self, store: ClassStore, recipe: TuneRecipe, *, seed: int, device: torch.device, bf16: bool) -> None:
         self.recipe = recipe
         found = resolve_decoder(recipe.decoder, store.spec)
-        if not isinstance(found, GanDecoder):
+        if not isinstance(found, GanDecoder) or found.psi != 1:
+            what = f"truncated to psi = {found.psi}" if isinstance(found, GanDecoder) else type(found).__name__
             raise InputError(
-                f'decoder = "{recipe.decoder}": is a {type(found).__name__}; give a generator that `latentdc fit gan` '
-                "wrote (--decoder)"
+                f'decoder = "{recipe.decoder}" ({what}): give a generator as `latentdc fit gan` wrote it (--decoder)'
             )
         # Its normalisation keeps the statistics it came with: a draw must not depend on those beside it.
-        self.generator = cast(GanDecoder, found.to(device).eval().requires_grad_(True))
+        self.generator = cast(GanDecoder, found.in_space("z").to(device).eval().requires_grad_(True))
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         self.came_as = fingerprint(self.generator)
         precision = "bf16" if bf16 else "fp32"
@@ -136,6 +137,12 @@ class Tuning(Training):
         adam = torch.optim.Adam(self.generator.parameters(), recipe.rate, betas=recipe.betas, fused=True)
         nets = {"generator": self.generator, "average": self.average}
         super().__init__(store, nets, {"generator": adam}, seed=seed, device=device, bf16=bf16)
+
+    def prepare(self) -> None:
+        """Train the networks that a checkpoint did not bring."""
+        for index in range(self.recipe.networks):
+            log.info("network %d of %d, trained on the real images", index + 1, self.recipe.networks)
+            self.pool.trained(index)
 
     def origin(self) -> dict[str, str]:
         """The weights that it started from."""
@@ -162,14 +169,16 @@ class Tuning(Training):
         optimiser.param_groups[0]["lr"] = recipe.rate * falling(progress, recipe.constant)
         rng = stream(self.seed, "tune-step", number)
         num_classes = self.store.spec.num_classes
-        classes = torch.randperm(num_classes, generator=rng)[: max(1, recipe.batch_size // recipe.per_class)]
+        classes = torch.randperm(num_classes, generator=rng)[: recipe.batch_size // recipe.per_class]
         owner = classes.sort().values.repeat_interleave(recipe.per_class)
         z = {name: value.to(self.device) for name, value in self.generator.prior(owner, rng).items()}
         owner = owner.to(self.device)
+        # Not under autocast: it would show a network that trains for the view the weights it began with.
+        view = self.source.view(number)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             x = self.generator(z, owner).float()
             batch = Batch(x, functional.one_hot(owner, num_classes).to(x), owner)
-            loss = self.objective(self.source.view(number), batch) / len(classes)
+            loss = self.objective(view, batch) / len(classes)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()

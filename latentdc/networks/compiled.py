@@ -104,9 +104,11 @@ def observer(
     Raises:
         MissingExtraError: ``compile`` without a compiler.
     """
-    if not compile or "maps" in parts:
+    if not compile:
         return _observe
     require_compiler(device)
+    if "maps" in parts:
+        return _observe
     inner = compiled(_without_maps)
     return lambda network, x: inner(network, x, "features" in parts)
 

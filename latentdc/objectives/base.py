@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from latentdc.source import Look, View
-from latentdc.types import EVERYTHING, Batch, Part
+from latentdc.types import FEATURES, Batch, Part
 
 
 class Objective(nn.Module):
@@ -22,7 +22,7 @@ class Objective(nn.Module):
     """Whether it looks at single real images, which a sketch does not hold."""
     reads_labels: bool = False
     """Whether it looks at the targets y of the synthetic images itself, not by way of what a match shows."""
-    needs: frozenset[Part] = EVERYTHING
+    needs: frozenset[Part] = FEATURES
     """What it looks at of the step's network besides embedding and class scores: the less, the faster if compiled."""
     needs_classifier: bool = False
     """Whether it looks at class scores of the step's network, which not every network has."""

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from latentdc.errors import InputError
 from latentdc.representations.base import in_full
-from latentdc.types import Batch, Net, Part
+from latentdc.types import EVERYTHING, Batch, Net, Part
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Attention:
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("sajedi2023datadam",)
-    needs: ClassVar[frozenset[Part]] = frozenset({"maps"})
+    needs: ClassVar[frozenset[Part]] = EVERYTHING
 
     power: float = 4.0
     """p: the larger, the more the strongest responses count."""
@@ -47,7 +47,7 @@ class Attention:
         """Points of each depth of maps, shallow to deep."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
             seen = net.observe(batch.x)
-            layers = seen.maps[:-1] or [layer for layer in seen.features if layer.ndim == 4]
+            layers = seen.maps[:-1] if seen.maps else [layer for layer in seen.features if layer.ndim == 4]
             maps = [in_full(layer) for layer in layers]
             if not maps:
                 raise InputError(

@@ -8,8 +8,9 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from latentdc.errors import InputError
 from latentdc.networks.looked import Looked
-from latentdc.types import EVERYTHING, Batch, Net, Part
+from latentdc.types import EVERYTHING, FEATURES, Batch, Net, Part
 
 
 @runtime_checkable
@@ -17,8 +18,9 @@ class Representation(Protocol):
     """``see``: what is looked at. A part: a frozen dataclass whose fields a recipe may set.
 
     One whose rows mix the classes of a batch says so by an attribute ``scope = "all"``; see ``scope_of``. One that
-    looks at class scores says so by ``needs_classifier = True``: not every network has some. One that does not look at
-    all of an observation says at what by ``needs``, and a compiled network is spared the rest; see ``needs_of``.
+    looks at class scores says so by ``needs_classifier = True``: not every network has some. What it looks at
+    of an observation besides embedding and class scores it says by ``needs``, a set of ``"features"`` and ``"maps"``; a
+    compiled network is spared the rest. Without, it is features, and a subclass has its parent's.
     """
 
     kind: ClassVar[str]
@@ -56,8 +58,15 @@ def scope_of(see: Representation) -> str:
 
 
 def needs_of(see: Representation) -> frozenset[Part]:
-    """What it looks at besides embedding and class scores: everything, unless it says."""
-    return getattr(see, "needs", EVERYTHING)
+    """What it looks at besides embedding and class scores: the features of every depth, unless it says.
+
+    Raises:
+        InputError: it says what no observation shows.
+    """
+    needs: frozenset[Part] = getattr(see, "needs", FEATURES)
+    if not needs <= EVERYTHING:
+        raise InputError(f"{type(see).__name__}.needs = {sorted(needs)}: choose among {sorted(EVERYTHING)}")
+    return needs
 
 
 def seen_together(sees: Sequence[Representation], net: Net, batch: Batch) -> list[tuple[Tensor, ...]]:

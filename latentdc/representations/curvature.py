@@ -33,9 +33,9 @@ class HeadMoments:
             whole = differentiable or len(batch.x) <= _MOST_ROWS
             # Not even a view of the images themselves: others may have looked at these.
             parts = (batch.x,) if whole else torch.split(batch.x, _MOST_ROWS)
-            seen = [net.observe(part) for part in parts]
-            h = torch.cat([in_full(each.last) for each in seen])  # (n, d)
-            logits = torch.cat([in_full(each.logits) for each in seen])  # (n, k)
+            seen = [(each.last, each.logits) for each in (net.observe(part) for part in parts)]
+            h = torch.cat([in_full(last) for last, _ in seen])  # (n, d)
+            logits = torch.cat([in_full(scores) for _, scores in seen])  # (n, k)
             with torch.autocast(batch.x.device.type, enabled=False):
                 e = logits.softmax(1) - batch.y.to(logits)
                 found = [_moments(e[rows], h[rows], share.to(e)) for rows, share in shares_of(batch)]

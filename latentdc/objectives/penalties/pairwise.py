@@ -27,7 +27,7 @@ class Pairwise(Penalty):
 
     Args:
         weight: of this term beside the match, whose weight is 1.
-        layer: ``"last"``, the embedding the classifier reads, or ``"all"`` depths.
+        layer: ``"last"``, the embedding the classifier reads, ``"all"`` depths, or the ``"maps"`` that they pool.
 
     Raises:
         InputError: a value out of range; when called, a view that knows no start (see ``latentdc.source.Started``).

@@ -51,6 +51,7 @@ class NearReal(Penalty):
     of the last 64 real latents; here it moves images, in a network's feature space, against the step's real images.
     """
 
+    needs = EMBEDDING
     needs_images = True
     cite: ClassVar[tuple[str, ...]] = ("gu2024minimax",)
 
