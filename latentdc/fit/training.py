@@ -69,6 +69,7 @@ class Training(ABC):
 
     def prepare(self) -> None:
         """What is done once before the first step, or after a checkpoint was taken up; may be interrupted."""
+        return
 
     @abstractmethod
     def step(self, number: int, progress: float) -> tuple[float, ...]:
