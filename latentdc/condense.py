@@ -89,10 +89,10 @@ def condense(
         accelerator: the processes; None makes one.
         device: where to compute; None for the accelerator's, or without one for the best there is.
         precision: ``"fp32"`` or ``"bf16"`` for the networks; None for the accelerator's.
-        compile: compile what the networks show, and the decoder unless it says it is heavy: one to three times as
-            fast, after half a minute. (Of a heavy one most of the time goes into convolutions, which stay what they
-            are, and its many steps take minutes to compile.) The last digits may differ; it is no part of a
-            checkpoint's identity, so a run may be taken up with it or without.
+        compile: compile what the networks show, unless it is maps, and the decoder unless it says it is heavy: one to
+            three times as fast, after half a minute. (Of a heavy one most of the time goes into convolutions, which
+            stay what they are, and its many steps take minutes to compile.) The last digits may differ; it is no part
+            of a checkpoint's identity, so a run may be taken up with it or without.
         formation: images → more images, after the decoder.
         checkpoints: where state and log are kept; None keeps nothing.
         project: applied to the bank after each step, for instance a clamp.

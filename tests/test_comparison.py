@@ -96,9 +96,7 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
 
 def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
-    plan = wanted(
-        recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp")
-    )  # which has no maps
+    plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # cafe looks at maps: it has none
     found = compare(data, plan, out=tmp_path / "out", progress=False)
     assert 'see.layer = "maps"' in str(found["cafe"])
     assert isinstance(found["dm"], tuple)

@@ -101,7 +101,7 @@ def test_a_sum_needs_what_its_parts_need() -> None:
     embedding = Match(Features(), Mean())
     assert embedding.needs == EMBEDDING
     assert Penalised(embedding, [PENALTIES["pairwise"](layer="all")]).needs == {"features"}
-    assert Penalised(embedding, [Match(SEES["attention"], Mean())]).needs == EVERYTHING
+    assert Penalised(embedding, [Match(SEES["attention"], Mean())]).needs == {"maps"}
     assert Objective.needs == FEATURES
     assert all(part().needs == EMBEDDING for part in PENALTIES.values())
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from fitted import QUIET, WEIGHTS, resume_equals_straight
 from PIL import Image
 
 from latentdc import CondensationPipeline
-from latentdc.atomic import read_tensors
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
 from latentdc.errors import BundleError, InputError, RecipeError
@@ -28,8 +28,6 @@ RECIPES: dict[str, FitRecipe] = {
     "autoencoder": AutoencoderRecipe(channels=(8, 8), batch_size=8),
     "diffusion": DiffusionRecipe(channels=(8, 16), layers=1, num_steps=3, batch_size=8),
 }
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-QUIET: dict[str, Any] = {"progress": False, "figures": False}
 
 
 @pytest.fixture(scope="module")
@@ -49,30 +47,7 @@ def training(recipe: FitRecipe, store: ClassStore) -> Training:
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_resume_equals_straight(store: ClassStore, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = RECIPES[kind]
-    straight = fit(store, recipe, out=tmp_path / "straight", steps=6, **QUIET)
-    made = type(training(recipe, store))
-    whole = made.step
-    with monkeypatch.context() as patch:
-
-        def stops(self: Any, number: int, progress: float) -> Any:
-            if number == 3:
-                raise KeyboardInterrupt
-            return whole(self, number, progress)
-
-        patch.setattr(made, "step", stops)
-        with pytest.raises(KeyboardInterrupt):
-            fit(store, recipe, out=tmp_path / "broken", steps=6, **QUIET)
-    assert not json.loads((tmp_path / "broken" / "card.json").read_text())["complete"]
-    broken = fit(store, recipe, out=tmp_path / "broken", steps=6, resume=True, **QUIET)
-    for name in (WEIGHTS, "samples.png"):
-        assert (broken / name).read_bytes() == (straight / name).read_bytes()
-    ours, theirs = (
-        read_tensors(tmp_path / f"{name}.training" / "checkpoint-0000000006.safetensors")[0]
-        for name in ("broken", "straight")
-    )
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    resume_equals_straight(store, RECIPES[kind], tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("kind", RECIPES)
@@ -218,6 +193,14 @@ def test_rates_fall_and_averages_follow() -> None:
     assert average.weight.item() == pytest.approx(0.9)
     follow(average, net, 10_000, 0.999)
     assert average.weight.item() == pytest.approx(0.9 + 0.1 * 0.001)
+
+
+def test_a_decoder_is_not_made_in_the_place_of_what_it_is_made_from(store: ClassStore, vae: Path) -> None:
+    before = (vae / WEIGHTS).read_bytes()
+    recipe = DiffusionRecipe(str(vae), channels=(8,), layers=1, num_steps=3, batch_size=8)
+    with pytest.raises(InputError, match="is the decoder that this one is made from, and would be lost"):
+        fit(store, recipe, out=vae, steps=1, **QUIET)
+    assert (vae / WEIGHTS).read_bytes() == before
 
 
 def test_what_lies_beside_a_fitted_decoder_is_kept(store: ClassStore, tmp_path: Path) -> None:

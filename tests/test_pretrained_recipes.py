@@ -44,7 +44,9 @@ def _recipe(see: Any = "features", *, model: str | None = None, objective: Any =
     )
 
 
-@pytest.mark.parametrize("see", ["features", {"kind": "features", "layer": "all"}, "attention", "statistics"])
+@pytest.mark.parametrize(
+    "see", ["features", *({"kind": "features", "layer": each} for each in ("all", "maps")), "attention", "statistics"]
+)
 def test_a_sketch_is_the_summary_of_all_images(see: Any, tiny_store: ClassStore) -> None:
     """Of mini-batches that hold every image, without augmentation."""
     parts = build(_recipe(see), tiny_store.spec)
@@ -136,6 +138,10 @@ def test_the_recipe_says_what_a_given_sketch_was_taken_of(tiny_store: ClassStore
         ({"objective": {"penalties": [{"kind": "cross-entropy"}]}}, 'objective.penalties = "cross-entropy": the net'),
         ({"sampler": "easiest"}, 'source.sampler = "easiest": the network has no classifier'),
         ({"see": "attention", "pool": {"kind": "pretrained", "model": "a/b"}}, 'means over positions.*depths = "maps"'),
+        (
+            {"see": {"kind": "features", "layer": "maps"}, "pool": {"kind": "pretrained", "model": "a/b"}},
+            'objective.see = "features": the network shows means over positions',
+        ),
         ({"arch": "mlp"}, "source.arch is read by a pool that makes its networks alone"),
         ({"width": 8}, "source.width is read by a pool that makes its networks alone"),
         ({"pool": "pretrained"}, r"source.pool \(pretrained\): model is missing"),

@@ -59,7 +59,7 @@ class Half(nn.Module):
 
     def observe(self, x: torch.Tensor) -> Observation:
         maps = (20 + 80 * x).half()
-        return Observation(maps.flatten(1)[:, :2], (maps, maps.flatten(1)))
+        return Observation(maps.flatten(1)[:, :2], (maps, maps.flatten(1)), (maps, maps))
 
 
 def test_powers_and_squares_are_taken_in_full_precision() -> None:

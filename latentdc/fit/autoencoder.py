@@ -41,6 +41,7 @@ class AutoencoderRecipe:
     """
 
     kind: ClassVar[str] = "autoencoder"
+    made_from: ClassVar[str] = ""
     cite: ClassVar[tuple[str, ...]] = ("rombach2022ldm",)
 
     latent_channels: int = 1

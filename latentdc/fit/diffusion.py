@@ -102,6 +102,11 @@ class DiffusionRecipe:
                 "give shares in [0, 1)"
             )
 
+    @property
+    def made_from(self) -> str:
+        """The autoencoder."""
+        return self.autoencoder
+
     def training(self, store: ClassStore, *, seed: int, device: torch.device, bf16: bool) -> DiffusionTraining:
         """The training at its start; encodes all images.
 

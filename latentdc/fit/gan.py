@@ -46,6 +46,7 @@ class GanRecipe:
     """
 
     kind: ClassVar[str] = "gan"
+    made_from: ClassVar[str] = ""
     cite: ClassVar[tuple[str, ...]] = ("miyato2018projection", "miyato2018spectral", "larsen2016vaegan")
 
     z_dim: int = 16

@@ -119,8 +119,8 @@ def fit(
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
     out = destination(out)
     check_publishable(out)
-    if Path(getattr(recipe, "decoder", None) or "/").resolve() == out.resolve():
-        raise InputError(f"{out}: is the decoder that is to be tuned, and would be lost; give another place (--out)")
+    if recipe.made_from and Path(recipe.made_from).resolve() == out.resolve():
+        raise InputError(f"{out}: is the decoder that this one is made from, and would be lost; give another --out")
     train, held = store.holdout(recipe.holdout)
     training = recipe.training(train, seed=seed, device=torch.device(device), bf16=precision == "bf16")
     identity = {

@@ -30,6 +30,11 @@ class FitRecipe(Protocol):
         """Share of each class that is kept from training, on which the figures are measured."""
         ...
 
+    @property
+    def made_from(self) -> str:
+        """The decoder that it starts from or goes through: a folder or a name, empty for none."""
+        ...
+
     def training(self, store: ClassStore, *, seed: int, device: torch.device, bf16: bool) -> Training:
         """The training at its start.
 

@@ -94,8 +94,13 @@ class TuneRecipe:
                 f"constant = {self.constant}, average = {self.average}, holdout = {self.holdout}: give shares in [0, 1)"
             )
 
+    @property
+    def made_from(self) -> str:
+        """What is tuned."""
+        return self.decoder
+
     def training(self, store: ClassStore, *, seed: int, device: torch.device, bf16: bool) -> Tuning:
-        """The tuning at its start; networks are trained in its first steps.
+        """The tuning at its start; its networks are trained before the first step.
 
         Raises:
             InputError: the generator is not there, is none, or makes other images than the data's.

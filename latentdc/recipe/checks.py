@@ -16,7 +16,7 @@ from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
 from latentdc.recipe.spec import Recipe, SourceSpec
-from latentdc.representations import Attention, Representation
+from latentdc.representations import Representation, needs_of
 from latentdc.sketch import landmarks_of
 from latentdc.types import Batch, DataSpec, Decoder, Formation
 
@@ -59,7 +59,7 @@ def check_classifier(recipe: Recipe, looks: Sequence[tuple[Representation, Discr
                 'these data, which that looks at. Use objective.see = "features", "statistics" or "attention", leave '
                 'the penalty or sampler out, or take another pool, such as "fresh".'
             )
-        if isinstance(made, Attention) and source.pool.options.get("depths") != "maps":
+        if "maps" in needs_of(made) and source.pool.options.get("depths") != "maps":
             raise RecipeError(
                 f'source.pool = "{source.pool.kind}" and {where} = "{part.kind}": the network shows means over '
                 'positions, unless the pool is told depths = "maps" (--set source.pool.depths=maps).'

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from latentdc.errors import InputError
 from latentdc.representations.base import in_full
-from latentdc.types import EVERYTHING, Batch, Net, Part
+from latentdc.types import Batch, Net, Part
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,7 @@ class Attention:
 
     ``A_l(x) = a / ‖a‖₂`` with ``a = Σ_channels |F_l(x)|^p`` flattened: one tensor ``(n, h · w)`` for each such depth,
     of unit length before any mean over a class is taken. The embedding, which the last map is pooled to, is not among
-    them; DataDAM matches it beside them, which ``features`` shows. Of a network that tells of no maps, those of its
-    features that are some are taken.
+    them; DataDAM matches it beside them, which ``features`` shows.
 
     Raises:
         InputError: a power below 1; when called, a network that shows no maps but the last.
@@ -34,7 +33,7 @@ class Attention:
 
     kind: ClassVar[str] = "points"
     cite: ClassVar[tuple[str, ...]] = ("sajedi2023datadam",)
-    needs: ClassVar[frozenset[Part]] = EVERYTHING
+    needs: ClassVar[frozenset[Part]] = frozenset({"maps"})
 
     power: float = 4.0
     """p: the larger, the more the strongest responses count."""
@@ -46,9 +45,7 @@ class Attention:
     def __call__(self, net: Net, batch: Batch, *, differentiable: bool) -> tuple[Tensor, ...]:
         """Points of each depth of maps, shallow to deep."""
         with torch.set_grad_enabled(differentiable and torch.is_grad_enabled()):
-            seen = net.observe(batch.x)
-            layers = seen.maps[:-1] if seen.maps else [layer for layer in seen.features if layer.ndim == 4]
-            maps = [in_full(layer) for layer in layers]
+            maps = [in_full(layer) for layer in net.observe(batch.x).maps[:-1]]
             if not maps:
                 raise InputError(
                     'see = "attention" looks at maps (n, c, h, w) of every depth but the last, and this network shows '

@@ -36,8 +36,8 @@ class Backbone(Network):
     """A frozen network that others trained, seeing images as its own library shows them to it.
 
     Features: of each depth the mean of its map over all positions ``(n, d)``, or with ``maps`` the map itself
-    ``(n, d, h, w)``; then the embedding ``(n, d)``. No class scores: asking for them raises. Its mean and standard
-    deviation are its own, not those of the data.
+    ``(n, d, h, w)``, which it then tells of as its maps; then the embedding ``(n, d)``. No class scores: asking for them
+    raises. Its mean and standard deviation are its own, not those of the data.
 
     Args:
         spec: the data it will see.
@@ -61,7 +61,7 @@ class Backbone(Network):
         seen = self.standardise(self.seeing.frame(x))
         maps, embedding = self.look(seen)
         depths = maps if self.maps else [each.mean((2, 3)) for each in maps]
-        return Unclassified(embedding.new_empty(len(x), 0), (*depths, embedding))
+        return Unclassified(embedding.new_empty(len(x), 0), (*depths, embedding), tuple(maps) if self.maps else ())
 
     def blank(self) -> Tensor:
         """One black image as the backbone sees it, to try it on."""
