@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.bench_showing import showing
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
 from bench.seconds_to import SOURCES, seconds_to
@@ -15,6 +16,8 @@ from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import DISCREPANCIES
 from latentdc.evaluate.protocols import PROTOCOLS, Protocol
+from latentdc.networks.compiled import observer
+from latentdc.types import EMBEDDING, EVERYTHING
 
 STORED = sorted(RECORDS.glob("*.json"))
 
@@ -40,6 +43,11 @@ def test_steps_and_bare_passes_are_timed_apart() -> None:
     assert len(steps) == 3
     assert len(plain) == 4
     assert min(*steps, *plain) > 0
+
+
+def test_passes_are_timed_by_how_they_are_run() -> None:
+    seconds = showing(Setting(TINY), 6)
+    assert min(seconds(observer(parts=parts)) for parts in (EMBEDDING, EVERYTHING)) > 0
 
 
 def test_a_step_by_hand_is_a_step_of_the_loop() -> None:

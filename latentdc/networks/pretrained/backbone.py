@@ -36,8 +36,8 @@ class Backbone(Network):
     """A frozen network that others trained, seeing images as its own library shows them to it.
 
     Features: of each depth the mean of its map over all positions ``(n, d)``, or with ``maps`` the map itself
-    ``(n, d, h, w)``, which it then tells of as its maps; then the embedding ``(n, d)``. No class scores: asking for them
-    raises. Its mean and standard deviation are its own, not those of the data.
+    ``(n, d, h, w)``, which it then tells of as its maps; then the embedding ``(n, d)``. No class scores: asking for
+    them raises. Its mean and standard deviation are its own, not those of the data.
 
     Args:
         spec: the data it will see.
