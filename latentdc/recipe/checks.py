@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ from latentdc.networks import Network, PretrainedPool
 from latentdc.networks import build as build_network
 from latentdc.objectives import Objective
 from latentdc.recipe.parts import make_part, part_class
-from latentdc.recipe.spec import Recipe, SourceSpec
+from latentdc.recipe.spec import Part, Recipe, SourceSpec
 from latentdc.representations import Representation, needs_of
 from latentdc.sketch import landmarks_of
 from latentdc.types import Batch, DataSpec, Decoder, Formation
@@ -51,7 +52,7 @@ def check_classifier(recipe: Recipe, looks: Sequence[tuple[Representation, Discr
         *(("objective.penalties", each) for each in recipe.objective.penalties),
         ("source.sampler", source.sampler),
     ]
-    parts = [*(("objective.see", term.see, see) for term, see in sees)]
+    parts: list[tuple[str, Part, Any]] = [("objective.see", term.see, see) for term, see in sees]
     for where, part, made in (*parts, *((where, part, part_class(where, part)) for where, part in others)):
         if getattr(made, "needs_classifier", False):
             raise RecipeError(
