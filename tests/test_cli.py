@@ -17,7 +17,7 @@ from latentdc.evaluate.protocols import PROTOCOLS
 
 CONDENSE = ("condense", "--data", "fashion-mnist-mini", "--out", "x")
 COMMANDS = ["condense", "sketch", "fit", "evaluate", "decode", "convert", "inspect", "push", "recipes", "cite"]
-FITS = ["fit gan", "fit autoencoder", "fit diffusion"]
+FITS = ["fit gan", "fit tune", "fit autoencoder", "fit diffusion"]
 
 
 def run(*arguments: object) -> Result:

@@ -107,7 +107,7 @@ def test_resume_equals_straight(
 def test_networks_train_alike_whatever_the_step_computes_in(store: ClassStore, recipe: TuneRecipe) -> None:
     """Autocast would keep showing them the weights that they began with."""
     alone, within = (recipe.training(store, seed=0, device=torch.device("cpu"), bf16=True) for _ in range(2))
-    alone.prepare()
+    assert list(alone.prepare()) == ["training network 1 of 1"]
     within.step(0, 0.0)
     expected, found = alone.pool.trained(0), within.pool.trained(0)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())

@@ -153,7 +153,8 @@ def _train(run: _Run, store: ClassStore, *, progress: bool) -> None:
         mininterval=1.0,
     )
     try:
-        run.training.prepare()
+        for part in run.training.prepare():
+            bar.set_postfix_str(part)
         while run.progress < 1:
             with uninterrupted():
                 _step(run)

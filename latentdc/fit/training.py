@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -72,9 +72,9 @@ class Training(ABC):
         self.store, self.nets, self.optimisers = store, nets, optimisers
         self.seed, self.device, self.bf16 = seed, device, bf16
 
-    def prepare(self) -> None:
-        """What is done once before the first step, or after a checkpoint was taken up; may be interrupted."""
-        return
+    def prepare(self) -> Iterator[str]:
+        """What is done once before the first step, or after a checkpoint was taken up: a few words before each part."""
+        yield from ()
 
     @abstractmethod
     def step(self, number: int, progress: float) -> tuple[float, ...]:

@@ -6,8 +6,7 @@ The loop around it is ``latentdc.fit.fit``; what is tuned is a ``latentdc.portab
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, cast
 
@@ -33,7 +32,6 @@ from latentdc.seeding import stream
 from latentdc.source import Minibatches
 from latentdc.types import Batch
 
-log = logging.getLogger(__name__)
 _POOL = "pool/"
 
 
@@ -143,10 +141,10 @@ class Tuning(Training):
         nets = {"generator": self.generator, "average": self.average}
         super().__init__(store, nets, {"generator": adam}, seed=seed, device=device, bf16=bf16)
 
-    def prepare(self) -> None:
+    def prepare(self) -> Iterator[str]:
         """Train the networks that a checkpoint did not bring."""
         for index in range(self.recipe.networks):
-            log.info("network %d of %d, trained on the real images", index + 1, self.recipe.networks)
+            yield f"training network {index + 1} of {self.recipe.networks}"
             self.pool.trained(index)
 
     def origin(self) -> dict[str, str]:
