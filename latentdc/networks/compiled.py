@@ -98,8 +98,9 @@ def observer(
         device: where it will run.
         parts: what will be looked at besides embedding and class scores. Compiled, the rest is left out: ``features``
             are then the embedding alone, ``maps`` are empty. Whatever a compiled pass shows is written to memory, and
-            its gradient read from there, be it zero: without the features a step's pass takes three quarters of the
-            time, and with the maps it takes longer compiled than not, so that a pass that is to show these is not.
+            its gradient read from there, be it zero: without the features a step's pass takes five sixths of the
+            time, and with the maps twice that of an uncompiled one, so that a pass that is to show these is not
+            (``tests/bench/bench_showing.py``).
 
     Raises:
         MissingExtraError: ``compile`` without a compiler.
