@@ -64,6 +64,11 @@ class Observation(NamedTuple):
         """The embedding ``(n, d)`` just before the classifier."""
         return self.features[-1]
 
+    def only(self, parts: frozenset[Part]) -> Observation:
+        """Embedding, class scores and these parts: what is held of a pass should be no more than is looked at."""
+        features = self.features if "features" in parts else self.features[-1:]
+        return self._replace(features=features, maps=self.maps if "maps" in parts else ())
+
 
 @dataclass(frozen=True)
 class DataSpec:

@@ -172,7 +172,8 @@ def tune(
 ) -> None:
     """Tune a generator: match its draws with the real images, in features of networks that are trained on these.
 
-    Writes a decoder folder and keeps its checkpoint in OUT.training beside it.
+    Not yet shown to gain: judge what it makes (`latentdc evaluate my-tuned-gan`, beside `my-gan`). Writes a decoder
+    folder and keeps its checkpoint in OUT.training beside it.
 
     \b
     Example:

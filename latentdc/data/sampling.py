@@ -12,7 +12,7 @@ from torch.nn import functional
 from latentdc.clusters import kmeans
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
-from latentdc.types import Batch, Net, Observation
+from latentdc.types import EMBEDDING, Batch, Net, Observation
 
 RngOf = Callable[[int], torch.Generator]
 _AT_ONCE = 500
@@ -64,10 +64,10 @@ class Sampler:
         """Take up a saved state."""
 
     def _seen(self, net: Net, rows: Tensor) -> Iterator[tuple[Tensor, Observation]]:
-        """What a network shows of stored images, a part at a time and without gradients."""
+        """Embedding and class scores of stored images, a part at a time and without gradients."""
         for part in torch.split(rows, _AT_ONCE):
             with torch.no_grad():
-                yield part, net.observe(self.store.batch(part).x.to(self.device))
+                yield part, net.observe(self.store.batch(part).x.to(self.device)).only(EMBEDDING)
 
     def _num(self, cls: int, num: int | None) -> int:
         """A class with fewer images than asked gives all of them, as in the literature; statistics are per class."""

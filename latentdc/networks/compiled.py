@@ -81,9 +81,8 @@ def _observe(network: Net, x: Tensor) -> Observation:
     return network.observe(x)
 
 
-def _without_maps(network: Net, x: Tensor, every_depth: bool) -> Observation:
-    seen = network.observe(x)
-    return seen._replace(features=seen.features if every_depth else seen.features[-1:], maps=())
+def _observe_only(network: Net, x: Tensor, parts: frozenset[Part]) -> Observation:
+    return network.observe(x).only(parts)
 
 
 def observer(
@@ -110,8 +109,8 @@ def observer(
     require_compiler(device)
     if "maps" in parts:
         return _observe
-    inner = compiled(_without_maps)
-    return lambda network, x: inner(network, x, "features" in parts)
+    inner = compiled(_observe_only)
+    return lambda network, x: inner(network, x, parts)
 
 
 def _scores(network: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor:

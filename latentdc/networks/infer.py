@@ -48,8 +48,7 @@ def observations(
         for start in range(0, len(images), batch_size):
             with torch.no_grad(), precision_context(precision, device):
                 shown = observe(network, to_float(images[start : start + batch_size].to(device)))
-            # Not all of it: what is held while the next batch is looked at should be small.
-            yield shown._replace(features=shown.features[-1:], maps=())
+            yield shown.only(EMBEDDING)
     finally:
         network.train(was_training)
 
