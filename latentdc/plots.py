@@ -53,6 +53,7 @@ def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student:
     figure, axes = _figure(7, 1.2 + 0.22 * len(own))
     means, deviations = [row.accuracy_mean for _, row in own], [row.accuracy_std for _, row in own]
     axes.errorbar(means, range(len(own)), xerr=deviations, fmt="o", capsize=3, markersize=4)
+    axes.set_ylim(-0.6, len(own) - 0.4)
     axes.set_yticks(range(len(own)), [name for name, _ in own], fontsize=8)
     # What a decoder makes undistilled is another line for each decoder: it stands in the tables.
     real = {(row.name, row.images_per_class): row for row in rows if row.name in ("random-real", "medoids")}
