@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from latentdc.portable.bank import STORAGES, LatentBank
+from latentdc.portable.bank import LEVELS, STORAGES, LatentBank, row_bytes
 from latentdc.seeding import stream
 
 
@@ -46,8 +46,11 @@ def test_hard_and_soft_labels() -> None:
     assert {name for name, _ in bank.named_parameters()} == {"z.z", "z.e", "soft", "weight"}
 
 
-@pytest.mark.parametrize(("storage", "latents", "scales"), [("fp32", 120, 0), ("fp16", 60, 0), ("int8", 30, 24)])
+@pytest.mark.parametrize(
+    ("storage", "latents", "scales"), [("fp32", 120, 0), ("fp16", 60, 0), ("int8", 30, 24), ("int4", 20, 24)]
+)
 def test_payload_bytes(storage: str, latents: int, scales: int) -> None:
+    assert 5 * row_bytes(storage, {"z": [5], "e": []}) == latents
     payload = bank_of([2, 0, 3]).quantise(storage).payload_bytes()
     assert payload == {"latents": latents, "scales": scales, "labels": 12}
     width = 4 if storage == "fp32" else 2
@@ -74,7 +77,27 @@ def test_quantising_errs_by_at_most_half_a_level(counts: list[int], scale: float
         else:
             for cls in bank.owner.unique():
                 mine = bank.owner == cls
-                assert error[mine].max() <= size[mine].max() / 127 / 2 * (1 + 1e-4)
+                step = size[mine].max() / LEVELS[storage]
+                if storage == "int8":
+                    assert error[mine].max() <= step / 2 * (1 + 1e-4)
+                else:  # nor does cutting the largest ever cost more than it saves
+                    whole = (value[mine] / step).round() * step - value[mine]
+                    assert error[mine].square().sum() <= whole.square().sum() * (1 + 1e-4)
+
+
+def test_four_bits_are_packed_two_to_a_byte_the_first_one_high() -> None:
+    values = torch.tensor([[-7.0, 7.0, 1.0], [0.0, -3.0, 2.0]])
+    small = LatentBank.of({"z": values, "e": torch.tensor([0.0, 7.0])}, [2]).quantise("int4")
+    assert small.codes.z.dtype == torch.uint8
+    assert small.codes.z.tolist() == [[0x1F, 0x90], [0x85, 0xA0]]
+    assert torch.equal(small.latents()["z"], values)
+    assert torch.equal(small.latents(torch.tensor([1]))["e"], torch.tensor([7.0]))
+
+
+def test_four_bits_cut_an_outlier_to_tell_the_others_apart() -> None:
+    values = torch.cat([torch.linspace(-1, 1, 2000), torch.tensor([1.8])])[:, None]
+    small = LatentBank.of({"z": values}, [2001]).quantise("int4")
+    assert small.scales.z.item() == pytest.approx(2 / 15, rel=0.05)  # fifteen levels over [-1, 1]
 
 
 def test_quantised_bank_cannot_learn_and_zero_latents_survive() -> None:
@@ -82,8 +105,9 @@ def test_quantised_bank_cannot_learn_and_zero_latents_survive() -> None:
     assert not any(parameter.requires_grad for parameter in small.parameters())
     assert torch.equal(small.latents()["z"], torch.zeros(4, 3))
     assert small.latents()["z"].dtype == torch.float32
-    again = bank_of([2, 2]).quantise("int8")
-    assert torch.equal(again.quantise("int8").latents()["z"], again.latents()["z"])
+    for storage in LEVELS:
+        again = bank_of([2, 2]).quantise(storage)
+        assert torch.equal(again.quantise(storage).latents()["z"], again.latents()["z"])
 
 
 def test_quantise_leaves_the_original_alone() -> None:
@@ -110,7 +134,7 @@ def test_dtype_argument_does_not_round_latents(tmp_path) -> None:
         (({"z": [2]}, []), "a bank needs a latent key and a row"),
         (({"z": [2]}, [0, 0]), "a bank needs a latent key and a row"),
         (({"z": [2]}, [2, -1]), "a bank needs a latent key and a row"),
-        (({"z": [2]}, [1], "int4"), "known are fp32, fp16, int8"),
+        (({"z": [2]}, [1], "int2"), "known are fp32, fp16, int8, int4"),
     ],
 )
 def test_constructor_refuses(arguments: tuple[object, ...], message: str) -> None:

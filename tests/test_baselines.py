@@ -82,7 +82,7 @@ def test_medoids_are_images_of_their_class(tiny_store: ClassStore) -> None:
         assert {image.numpy().tobytes() for image in first.x[first.owner == c]} <= known
 
 
-@pytest.mark.parametrize("storage", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("storage", ["fp32", "fp16", "int8", "int4"])
 def test_undistilled_is_quantised_alike(make_bundle: MakeBundle, storage: str) -> None:
     bundle = make_bundle(storage=storage)
     first, again, other = (undistilled(bundle, seed) for seed in (0, 0, 1))

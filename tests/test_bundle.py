@@ -38,7 +38,7 @@ def edit_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(value))
 
 
-@pytest.mark.parametrize("storage", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("storage", ["fp32", "fp16", "int8", "int4"])
 @pytest.mark.parametrize("formation", [None, "tiles"])
 def test_round_trip_is_bit_equal(tmp_path: Path, storage: str, formation: str | None) -> None:
     decoder = tiny_decoder("gan")
@@ -194,7 +194,7 @@ def test_loading_runs_no_code_of_the_folder(bundle: Path, tmp_path: Path, monkey
     assert not modules.exists()
 
 
-@pytest.mark.parametrize(("storage", "tolerance"), [("fp16", 2e-3), ("int8", 2e-2)])
+@pytest.mark.parametrize(("storage", "tolerance"), [("fp16", 2e-3), ("int8", 2e-2), ("int4", 0.3)])
 def test_requantise(tmp_path: Path, bundle: Path, storage: str, tolerance: float) -> None:
     attach_report(bundle, {"rows": []})
     before, after = load_bundle(bundle), load_bundle(requantise(bundle, tmp_path / "small", storage))
@@ -204,8 +204,8 @@ def test_requantise(tmp_path: Path, bundle: Path, storage: str, tolerance: float
     assert after.storage.payload < before.storage.payload
     error = (before.bank.latents()["z"] - after.bank.latents()["z"]).abs().max()
     assert 0 < error < tolerance * before.bank.latents()["z"].abs().max()
-    with pytest.raises(InputError, match='storage = "int4": known are fp32, fp16, int8'):
-        requantise(bundle, tmp_path / "x", "int4")
+    with pytest.raises(InputError, match='storage = "int2": known are fp32, fp16, int8, int4'):
+        requantise(bundle, tmp_path / "x", "int2")
 
 
 def test_requantise_in_place(bundle: Path) -> None:

@@ -52,9 +52,11 @@ torch.save(out, sys.argv[1])
 CASES = {
     "gan-tiles": ("gan", "tiles", "fp32", False),
     "gan-int8": ("gan", None, "int8", False),
+    "gan-int4": ("gan", None, "int4", False),
     "pixels-fp16-soft": ("pixels", "tiles", "fp16", True),
     "autoencoder-fp16": ("autoencoder", None, "fp16", False),
     "diffusion-int8": ("diffusion", None, "int8", False),
+    "pixels-int4-soft": ("pixels", None, "int4", True),
     "diffusion-dit": ("diffusion-dit", "tiles", "fp32", False),
     "diffusion-guided": ("diffusion-guided", None, "fp32", False),
 }

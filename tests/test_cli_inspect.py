@@ -58,7 +58,7 @@ def test_every_decoders_folder(name: str, tmp_path: Path) -> None:
     assert [space["latents"] for space in current] == [facts["latents"]]
     for space in facts["spaces"].values():
         numbers = sum(math.prod(shape) for shape in space["latents"].values())
-        assert space["bytes"] == {"fp32": 4 * numbers, "fp16": 2 * numbers, "int8": numbers}
+        assert space["bytes"] == {"fp32": 4 * numbers, "fp16": 2 * numbers, "int8": numbers, "int4": (numbers + 1) // 2}
     assert facts["weight_bytes"] == sum(v.numel() * v.element_size() for v in decoder.state_dict().values())
     with Image.open(tmp_path / "g.png") as picture:
         assert picture.width > 8

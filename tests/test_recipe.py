@@ -66,7 +66,7 @@ def test_shipped_recipe_reads_writes_and_credits(name: str) -> None:
         ({"init": {"kind": "modes", "strength": math.nan}}, r"init\.strength = nan: give a finite number"),
         ({"optim": {"lr": {"z": math.inf}}}, r"optim\.lr\.z = inf: give a finite number"),
         ({"init": {"kind": "inversion", "steps": 0}}, r"init \(inversion\): steps = 0: give at least 1"),
-        ({"storage": "int4"}, r'storage = "int4": no such storage\. Did you mean "int8"'),
+        ({"storage": "int2"}, r'storage = "int2": no such storage\. Did you mean "int'),
         ({"source": {"kind": "skech"}}, r'source\.kind = "skech": no such source\. Did you mean "sketch"'),
         ({"bytes_per_class": 10}, r"give exactly one"),
         ({"objective": "mean"}, r"objective = 'mean': a section of keys"),
@@ -132,6 +132,8 @@ def test_own_file(tmp_path: Path) -> None:
     [
         (784, "int8", 16, 48, 776),
         (784, "int8", 64, 12, 776),
+        (784, "int4", 16, 97, 784),
+        (784, "int4", 15, 97, 784),
         (784, "fp16", 16, 24, 772),
         (784, "fp32", 16, 12, 772),
         (20, "fp32", 4, 1, 20),

@@ -254,7 +254,7 @@ def requantise(
     Args:
         folder: a bundle.
         out: where to write the new one; may be the same folder.
-        storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        storage: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``.
         classes, decoder_folder: as for ``load_bundle``.
 
     Raises:

@@ -24,7 +24,7 @@ class Storage:
     latents: int
     """Latent numbers in their stored type; of a distribution, its means and deviations."""
     scales: int
-    """fp32 quantisation scales, one per class and latent key; 0 unless int8."""
+    """fp32 quantisation scales, one per class and latent key; 0 unless int8 or int4."""
     labels: int
     """One 4-byte count per class, and a seed for a distribution; soft labels and weights as stored."""
     shared: int = 0

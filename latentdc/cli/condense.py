@@ -28,6 +28,7 @@ class Storage(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     int8 = "int8"
+    int4 = "int4"
 
 
 Decoder = Annotated[

@@ -8,7 +8,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-ITEM_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 _WHAT = {
     "pixels": "pixels: latents are the standardised images themselves",
     "gan": "a class-conditional generator (GAN)",
@@ -166,11 +165,13 @@ def _spaces(decoder: Any) -> dict[str, dict[str, Any]]:
 
 
 def _space(decoder: Any, read: Any) -> dict[str, Any]:
+    from latentdc.portable.bank import STORAGES, row_bytes
+
     numbers = sum(math.prod(shape) for shape in decoder.latent_shapes.values())
     space, learned = getattr(decoder, "space", None), getattr(decoder, "learn_condition", None)
     return {
         "latents": {name: list(shape) for name, shape in decoder.latent_shapes.items()},
         "numbers": numbers,
-        "bytes": {storage: size * numbers for storage, size in ITEM_BYTES.items()},
+        "bytes": {storage: row_bytes(storage, decoder.latent_shapes) for storage in STORAGES},
         "current": (space, learned) == (getattr(read, "space", None), getattr(read, "learn_condition", None)),
     }

@@ -242,7 +242,7 @@ class CondensationPipeline:
             out: folder of the bundle.
             images_per_class: stored rows of each class; or give ``bytes_per_class``.
             bytes_per_class: as many rows as fit, with scales and labels.
-            storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+            storage: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``.
             steps: optimisation steps.
             seed: every random draw follows from it.
             sketch: a sketch of the real set, or its file, in place of the source that the recipe names.

@@ -1,8 +1,9 @@
-"""The condensed set as numbers: latents grouped by class, their labels and weights, in fp32, fp16 or int8."""
+"""The condensed set as numbers: latents grouped by class, their labels and weights, in fp32, fp16, int8 or int4."""
 
 # diffusers' own classes carry no types.
 # mypy: disable-error-code="untyped-decorator,no-untyped-call"
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,22 +13,46 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STORAGES = ("fp32", "fp16", "int8")
+BITS = {"fp32": 32, "fp16": 16, "int8": 8, "int4": 4}
+STORAGES = tuple(BITS)
+LEVELS = {"int8": 127, "int4": 7}
+"""Whole steps either side of zero."""
 # A list, as diffusers wants it: loading with a smaller dtype must not round what was learned.
 KEPT = ["z", "codes", "scales", "soft", "weight"]
+
+
+def row_bytes(storage: str, shapes: Mapping[str, Sequence[int]]) -> int:
+    """Bytes of one stored latent; int4 fills the last byte of each key."""
+    return sum(math.ceil(math.prod(shape) * BITS[storage] / 8) for shape in shapes.values())
+
+
+def _rounded(value: Tensor, step: Tensor, levels: int) -> Tensor:
+    return (value / step).round().clamp(-levels, levels)
+
+
+def _packed(steps: Tensor) -> Tensor:
+    """Whole numbers ``(s, n)`` in [-7, 7] as bytes ``(s, ceil(n / 2))``."""
+    halves = F.pad((steps + 8).to(torch.uint8), (0, steps.shape[1] % 2))
+    return halves[:, ::2] << 4 | halves[:, 1::2]
+
+
+def _unpacked(packed: Tensor, shape: Sequence[int]) -> Tensor:
+    """Whole numbers ``(s, *shape)`` of what ``_packed`` made."""
+    halves = torch.stack([packed >> 4, packed & 15], dim=2).flatten(1)[:, : math.prod(shape)]
+    return (halves.to(torch.int8) - 8).reshape(len(packed), *shape)
 
 
 class LatentBank(ModelMixin, ConfigMixin):
     """What is learned: one latent per stored row, rows grouped by class, every prefix of a class usable on its own.
 
-    In ``"fp32"`` the latents are the parameters ``z[name]``; ``"fp16"`` and ``"int8"`` keep frozen buffers
-    ``codes.<name>``. With int8, z ≈ scale_c · q for rows of class c, q in [-127, 127]: one fp32 scale per class
-    and key.
+    In ``"fp32"`` the latents are the parameters ``z[name]``; the others keep frozen buffers ``codes.<name>``. With int8
+    and int4, z ≈ scale_c · q for rows of class c, q in [-127, 127] or [-7, 7]: one fp32 scale per class and key. int4
+    packs the numbers of a row two to a byte, the first one high, as q + 8.
 
     Args:
         shapes: shape of each latent key for one row, for instance ``{"z": [64]}``.
         counts: number of stored rows of each class, k entries; they may differ, their sum s is at least one.
-        storage: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        storage: ``"fp32"``, ``"fp16"``, ``"int8"`` or ``"int4"``.
         soft_labels: keep a distribution over classes per row instead of the row's class.
         weighted: keep one weight per row.
 
@@ -64,10 +89,12 @@ class LatentBank(ModelMixin, ConfigMixin):
         for name, shape in self.shapes.items():
             if storage == "fp32":
                 self.z[name] = nn.Parameter(torch.zeros(rows, *shape))
+            elif storage == "int4":
+                self.codes.register_buffer(name, _packed(torch.zeros(rows, math.prod(shape))))
             else:
                 dtype = torch.float16 if storage == "fp16" else torch.int8
                 self.codes.register_buffer(name, torch.zeros(rows, *shape, dtype=dtype))
-            if storage == "int8":
+            if storage in LEVELS:
                 self.scales.register_buffer(name, torch.ones(classes))
         self._add_row("soft", (rows, classes), soft_labels)
         self._add_row("weight", (rows,), weighted)
@@ -106,19 +133,34 @@ class LatentBank(ModelMixin, ConfigMixin):
             elif self.storage == "fp16":
                 getattr(self.codes, name).copy_(value)
             else:
-                scale = self._class_scales(value)
+                flat = value.reshape(self.num_rows, -1)
+                scale = self._class_scales(flat)
                 getattr(self.scales, name).copy_(scale)
-                per_row = scale[self.owner].reshape(-1, *[1] * (value.ndim - 1))
-                getattr(self.codes, name).copy_((value / per_row).round().clamp(-127, 127))
+                steps = _rounded(flat, scale[self.owner, None], LEVELS[self.storage])
+                stored = _packed(steps) if self.storage == "int4" else steps.reshape(value.shape)
+                getattr(self.codes, name).copy_(stored)
         if y is not None:
             self.soft.copy_(y)
         if w is not None:
             self.weight.copy_(w)
 
     def _class_scales(self, value: Tensor) -> Tensor:
-        largest = value.abs().flatten(1).amax(1) if value.ndim > 1 else value.abs()
-        peak = largest.new_zeros(self.num_classes).scatter_reduce(0, self.owner, largest, "amax")
-        return torch.where(peak > 0, peak / 127, torch.ones_like(peak)).float()
+        """Step of each class ``(k,)`` for numbers ``(s, n)``: its largest is the last level, with int4 no more than so.
+
+        Of few levels some are better spent between the many small numbers than on the few large ones: of 33 shares of
+        the largest number, from half on, that with the least squared error.
+        """
+        peak = value.new_zeros(self.num_classes).scatter_reduce(0, self.owner, value.abs().amax(1), "amax")
+        whole = torch.where(peak > 0, peak / LEVELS[self.storage], torch.ones_like(peak)).float()
+        if self.storage != "int4":
+            return whole
+        best, least = whole, whole.new_full((self.num_classes,), math.inf)
+        for share in torch.linspace(1, 0.5, 33).tolist():
+            step = share * whole
+            error = step[self.owner, None] * _rounded(value, step[self.owner, None], LEVELS["int4"]) - value
+            of_class = torch.zeros_like(step).index_add(0, self.owner, error.float().square().sum(1))
+            best, least = torch.where(of_class < least, step, best), torch.minimum(of_class, least)
+        return best
 
     @property
     def num_rows(self) -> int:
@@ -162,15 +204,18 @@ class LatentBank(ModelMixin, ConfigMixin):
         ids = torch.arange(self.num_rows, device=self.owner.device) if rows is None else rows.to(self.owner.device)
         if self.storage == "fp32":
             return {name: self.z[name].index_select(0, ids) for name in self.shapes}
-        out = {name: getattr(self.codes, name).index_select(0, ids).float() for name in self.shapes}
-        if self.storage == "int8":
+        out = {name: getattr(self.codes, name).index_select(0, ids) for name in self.shapes}
+        if self.storage == "int4":
+            out = {name: _unpacked(code, self.shapes[name]) for name, code in out.items()}
+        out = {name: code.float() for name, code in out.items()}
+        if self.storage in LEVELS:
             owner = self.owner[ids]
             for name, value in out.items():
                 out[name] = value * getattr(self.scales, name)[owner].reshape(-1, *[1] * (value.ndim - 1))
         return out
 
     def quantise(self, storage: str) -> "LatentBank":
-        """A new bank holding the same rows in another storage; int8 rounds to the nearest of 255 symmetric levels."""
+        """A new bank holding the same rows in another storage; int8 and int4 round to the nearest of 255 or 15 symmetric levels."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
         new: LatentBank = LatentBank(shapes, list(self.counts), storage, self.soft is not None, self.weight is not None)
         new.to(self.owner.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,15 +9,14 @@ from typing import Any
 from latentdc.condense import Optim
 from latentdc.errors import RecipeError, unknown
 from latentdc.initialise import STATISTICS
+from latentdc.portable.bank import LEVELS, STORAGES, row_bytes
 
 SOURCES = ("minibatches", "sketch")
 PRECISIONS = ("fp32", "bf16")
-ITEM_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
-"""Bytes of one stored number."""
 COUNT_BYTES = 4
 """Hard labels are stored as one count per class."""
 SCALE_BYTES = 4
-"""int8 keeps one scale per class and latent key."""
+"""int8 and int4 keep one scale per class and latent key."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class Recipe:
     bytes_per_class: int | None = None
     """As many rows as fit, scales, labels and what the classes share included."""
     storage: str = "fp32"
-    """How the finished latents are stored: ``fp32``, ``fp16`` or ``int8``."""
+    """How the finished latents are stored: ``fp32``, ``fp16``, ``int8`` or ``int4``."""
     labels: Part = Part("hard")
     """``hard``, what ``{ kind = "teacher", temperature = 4.0 }`` says of the finished set, or ``learned`` with it."""
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
@@ -133,7 +131,7 @@ class Recipe:
                 "give exactly one."
             )
         for where, value, known in (
-            ("storage", self.storage, ITEM_BYTES),
+            ("storage", self.storage, STORAGES),
             ("precision", self.precision, PRECISIONS),
             ("source.kind", self.source.kind, SOURCES),
         ):
@@ -162,7 +160,7 @@ class Recipe:
     def _check_distribution(self) -> None:
         for wrong, message in (
             (self.steps > 0, f"steps = {self.steps}: a distribution is fitted, not optimised; give steps = 0."),
-            (self.storage == "int8", 'storage = "int8": a distribution is stored as fp16 or fp32.'),
+            (self.storage in LEVELS, f'storage = "{self.storage}": a distribution is stored as fp16 or fp32.'),
             (self.labels.kind != "hard", f'labels = "{self.labels.kind}": a distribution has no rows to label.'),
             (
                 self.images_per_class is None,
@@ -213,10 +211,10 @@ class Recipe:
         return self.rows_per_class(latent_shapes, shared, num_classes=num_classes) * row + fixed + shared
 
     def _row_bytes(self, latent_shapes: Mapping[str, Sequence[int]], num_classes: int) -> tuple[int, int]:
-        row = ITEM_BYTES[self.storage] * sum(math.prod(shape) for shape in latent_shapes.values())
+        row = row_bytes(self.storage, latent_shapes)
         if self.labels.kind != "hard":
-            row += num_classes * max(ITEM_BYTES[self.storage], ITEM_BYTES["fp16"])
-        return row, COUNT_BYTES + (SCALE_BYTES * len(latent_shapes) if self.storage == "int8" else 0)
+            row += num_classes * (4 if self.storage == "fp32" else 2)
+        return row, COUNT_BYTES + (SCALE_BYTES * len(latent_shapes) if self.storage in LEVELS else 0)
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, in the order of the fields; None where a key is not set."""
