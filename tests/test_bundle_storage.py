@@ -22,7 +22,9 @@ def test_bytes_add_up_to_the_files(bundle: Path) -> None:
     assert storage.private_decoder + storage.payload < storage.total
 
 
-@pytest.mark.parametrize(("storage", "latents", "scales"), [("fp32", 96, 0), ("fp16", 48, 0), ("int8", 24, 12), ("int4", 12, 12)])
+@pytest.mark.parametrize(
+    ("storage", "latents", "scales"), [("fp32", 96, 0), ("fp16", 48, 0), ("int8", 24, 12), ("int4", 12, 12)]
+)
 def test_storage_lines(tmp_path: Path, storage: str, latents: int, scales: int) -> None:
     lines = load_bundle(write_bundle(tmp_path / "b", storage=storage, raw_set_bytes=6500)).storage
     assert (lines.latents, lines.scales, lines.labels) == (latents, scales, 12)
