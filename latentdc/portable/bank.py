@@ -215,7 +215,7 @@ class LatentBank(ModelMixin, ConfigMixin):
         return out
 
     def quantise(self, storage: str) -> "LatentBank":
-        """A new bank holding the same rows in another storage; int8 and int4 round to the nearest of 255 or 15 symmetric levels."""
+        """A new bank holding the same rows in another storage; int8 rounds to 255 symmetric levels, int4 to 15."""
         shapes = {name: list(shape) for name, shape in self.shapes.items()}
         new: LatentBank = LatentBank(shapes, list(self.counts), storage, self.soft is not None, self.weight is not None)
         new.to(self.owner.device)
