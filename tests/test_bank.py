@@ -118,6 +118,21 @@ def test_quantise_leaves_the_original_alone() -> None:
     assert bank.z["z"].requires_grad
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_prefix_is_stored_as_the_whole(storage: str) -> None:
+    soft, weights = torch.rand(5, 3, generator=stream(1, "bank")), torch.arange(5.0)
+    bank = bank_of([3, 0, 2], y=soft, w=weights).quantise(storage)
+    first, rows = bank.prefix(2), bank.rows(limit=2)
+    assert (first.counts, first.storage) == ((2, 0, 2), storage)
+    for name, value in bank.latents(rows).items():
+        assert torch.equal(first.latents()[name], value)
+    assert torch.equal(first.y, bank.y[rows])
+    assert torch.equal(first.w, bank.w[rows])
+    assert bank.prefix(9).counts == (3, 0, 2)
+    with pytest.raises(ValueError, match="limit = 0"):
+        bank.prefix(0)
+
+
 def test_dtype_argument_does_not_round_latents(tmp_path) -> None:
     bank = bank_of([2, 1], scale=3.0)
     for storage in STORAGES:

@@ -201,3 +201,27 @@ def test_encoded_rows_that_cannot_be_are_left_out(
     save_bundle(tmp_path / "g", bank=bank, decoder=decoder, spec=tiny_store.spec, provenance={"seed": 0})
     _, notes = candidates(subject_of(load_bundle(tmp_path / "g"), tiny_store), tiny_store, ("encoded",))
     assert notes == ["encoded left out: GanDecoder cannot encode images"]
+
+
+@pytest.mark.parametrize("storage", ["fp32", "int8", "int4"])
+def test_the_first_images_of_each_class_are_a_set(
+    make_bundle: MakeBundle, tiny_store: ClassStore, storage: str
+) -> None:
+    bundle = make_bundle((3, 3, 3), storage)
+    whole, first = subject_of(bundle, tiny_store), subject_of(bundle, tiny_store, images_per_class=2)
+    kept = torch.tensor([0, 1, 3, 4, 6, 7])
+    assert torch.equal(first.images.x, whole.images.x[kept])
+    assert torch.equal(first.images.owner, whole.images.owner[kept])
+    fixed = (whole.bytes["scales"] + whole.bytes["labels"]) / 3
+    assert first.bytes_per_class - fixed == pytest.approx((whole.bytes_per_class - fixed) * 2 / 3)
+    rows, _ = candidates(first, tiny_store, ("random-real", "undistilled"), width=8)
+    assert {row.counts for row in rows if row.basis == "equal-images"} == {(2, 2, 2)}
+    assert bundle.bank.counts == (3, 3, 3)
+
+
+def test_no_more_images_than_there_are(make_bundle: MakeBundle, tiny_store: ClassStore) -> None:
+    asked = r"images_per_class = 3 \(--images-per-class\): "
+    with pytest.raises(InputError, match=asked + "the bundle stores 2"):
+        subject_of(make_bundle((2, 2, 2)), tiny_store, images_per_class=3)
+    with pytest.raises(InputError, match=asked + "this is no bundle"):
+        subject_of(tiny_store, tiny_store, images_per_class=3)

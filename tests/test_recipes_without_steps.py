@@ -132,10 +132,7 @@ def test_any_number_of_images_is_evaluated_with_its_baselines(tiny_store: ClassS
     rows = {row.name: row.bytes_per_class for row in candidates(many, tiny_store, BASELINES, width=4)[0]}
     assert rows["bundle"] == 2 * (64 * 4 + 4)
     assert rows["undistilled"] == rows["encoded"] == 9 * 64 * 4 + 4, "nine latents, not a mean and a deviation"
-    stored = made(tiny_store, tmp_path / "rows", "dm", "steps=0").path
-    with pytest.raises(InputError, match="images_per_class = 9: only a bundle that stores a distribution draws any"):
-        subject_of(stored, tiny_store, images_per_class=9)
-    with pytest.raises(InputError, match="images_per_class = 0: give a multiple of 1, at least that"):
+    with pytest.raises(InputError, match=r"images_per_class = 0 .*: give a multiple of 1, at least that"):
         subject_of(path, tiny_store, images_per_class=0)
 
 

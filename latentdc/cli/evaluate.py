@@ -74,7 +74,11 @@ Runs = Annotated[
 ]
 Images = Annotated[
     int | None,
-    typer.Option("--images-per-class", min=1, help="Draw as many images of each class (sets stored as distributions)."),
+    typer.Option(
+        "--images-per-class",
+        min=1,
+        help="Only the first images of each class, or as many draws of a set stored as a distribution.",
+    ),
 ]
 Width = Annotated[int | None, typer.Option("--width", min=1, help="Narrower students, for a quick check.")]
 

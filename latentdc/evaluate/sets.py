@@ -110,18 +110,19 @@ def subject_of(
             it), any folder (or other source name) of labelled images, a ``Bundle`` or a ``ClassStore``; a
             ``Subject`` stays what it is.
         real: the real images that the set stands for.
-        images_per_class: images to draw of each class of a bundle that stores a distribution; None for its own number.
+        images_per_class: of a bundle, the images of each class: its first rows, or as many draws where it stores a
+            distribution; None for all, or for its own number.
         classes: those that a bundle or decoder is made of and latentdc does not have; their code runs.
 
     Raises:
         BundleError: the bundle or the decoder is damaged.
         DataError: no such folder, or its classes or image shape differ from the data's.
-        InputError: a decoder that makes other images, or of other classes; a number of images for what stores them, or
-            that the formation does not make.
+        InputError: a decoder that makes other images, or of other classes; a number of images of what is no bundle,
+            more than it stores, or one that the formation does not make.
     """
     spec = real.spec
     if images_per_class is not None:
-        source = _drawing(source, images_per_class, classes)
+        source = _sized(source, images_per_class, classes)
     if isinstance(source, Subject):
         return source
     if isinstance(source, Bundle):
@@ -141,21 +142,21 @@ def subject_of(
     return _of_images(open_data(str(source)).train, path.name, spec)
 
 
-def _drawing(
-    source: str | Path | Bundle | ClassStore | Subject, num: int, classes: Sequence[type[nn.Module]]
-) -> Bundle:
-    """A bundle that draws ``num`` images of each class."""
+def _sized(source: str | Path | Bundle | ClassStore | Subject, num: int, classes: Sequence[type[nn.Module]]) -> Bundle:
+    """A bundle cut down to its first ``num`` images of each class, or drawing as many."""
     if isinstance(source, str | Path) and looks_like_bundle(source):
         source = load_bundle(source, classes=classes)
-    if not isinstance(source, Bundle) or not isinstance(source.bank, DistributionBank):
-        raise InputError(
-            f"images_per_class = {num}: only a bundle that stores a distribution draws any number of images; of "
-            "others all that is stored is evaluated. Leave it out (--images-per-class)."
-        )
+    asked = f"images_per_class = {num} (--images-per-class)"
+    if not isinstance(source, Bundle):
+        raise InputError(f"{asked}: this is no bundle, and all its images are evaluated. Leave it out.")
     expands = 1 if source.formation is None else int(source.formation.expands)
     if num < 1 or num % expands:
-        raise InputError(f"images_per_class = {num}: give a multiple of {expands}, at least that (--images-per-class).")
-    return replace(source, bank=source.bank.drawing(num // expands))
+        raise InputError(f"{asked}: give a multiple of {expands}, at least that.")
+    if isinstance(source.bank, DistributionBank):
+        return replace(source, bank=source.bank.drawing(num // expands))
+    if num > (most := expands * max(source.bank.counts)):
+        raise InputError(f"{asked}: the bundle stores {most}. Give at most that, or leave it out for all.")
+    return replace(source, bank=source.bank.prefix(num // expands))
 
 
 def is_decoder(source: str | Path) -> bool:

@@ -199,6 +199,20 @@ class LatentBank(ModelMixin, ConfigMixin):
         ids = [row for c, num in zip(asked, take, strict=True) for row in range(starts[c], starts[c] + num)]
         return torch.tensor(ids, dtype=torch.int64, device=self.owner.device)
 
+    def prefix(self, num: int) -> "LatentBank":
+        """A new bank holding the first ``num`` rows of each class (all of a class that has fewer), stored as they are.
+
+        Raises:
+            ValueError: a number below one.
+        """
+        ids = self.rows(limit=num)
+        counts = [min(num, count) for count in self.counts]
+        shapes = {name: list(shape) for name, shape in self.shapes.items()}
+        new: LatentBank = LatentBank(shapes, counts, self.storage, self.soft is not None, self.weight is not None)
+        state = self.state_dict().items()
+        new.load_state_dict({name: value if name.startswith("scales.") else value[ids] for name, value in state})
+        return new.to(self.owner.device)
+
     def latents(self, rows: Tensor | None = None) -> dict[str, Tensor]:
         """Latents ``(n, *shape)`` of the given row ids (all if None), dequantised; float32 unless ``z`` is float64."""
         ids = torch.arange(self.num_rows, device=self.owner.device) if rows is None else rows.to(self.owner.device)
