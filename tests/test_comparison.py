@@ -21,7 +21,8 @@ from latentdc.evaluate.protocols import PROTOCOLS, Protocol
 from latentdc.evaluate.records import Report
 from latentdc.pipelines.comparison import Comparison, compare, run
 from latentdc.pipelines.comparison.plan import Plan
-from latentdc.recipe import load_recipe
+from latentdc.pipelines.condensation import CondensationPipeline
+from latentdc.recipe import Built, count_flops, load_recipe
 
 SMALL = ("source.width=4", "source.num_per_class=5", "init=real")
 
@@ -95,6 +96,39 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
     assert len(asked) == 1
 
 
+def test_a_budget_of_operations_buys_steps_by_what_they_compute(data: Data, tmp_path: Path) -> None:
+    counted = count_flops(*_parts(data, "dm"))
+    found: dict[str, dict[str, Any]] = {}
+    for name, networks in (("dm", 0.0), ("dance", count_flops(*_parts(data, "dance")).networks)):
+        budget = (networks + 12.4 * counted.step) / 1e12
+        plan = wanted(recipes=(name,), steps=None, teraflops=budget)
+        compare(data, plan, out=tmp_path / name, progress=False)
+        found[name] = json.loads((tmp_path / name / "cells" / f"{name}.json").read_text())
+        page = (tmp_path / name / "README.md").read_text()
+        assert f"{budget:g} teraflops of condensation a cell" in page
+        assert re.search(rf"\| {name} \| {found[name]['steps']} \| \d+ \| [\d.e-]+ \|", page)
+    assert found["dm"]["steps"] == 12
+    assert found["dm"]["flops"] == {"step": counted.step, "networks": 0.0}
+    assert found["dance"]["flops"]["networks"] > 0, "the networks were paid for before the steps"
+    assert found["dance"]["steps"] == max(10, round(12.4 * counted.step / found["dance"]["flops"]["step"]))
+
+
+def _parts(data: Data, recipe: str) -> tuple[Built, ClassStore]:
+    changes = {"images_per_class": 1, "precision": "fp32"}
+    store, parts = CondensationPipeline().prepare(data.train, recipe, settings=SMALL, overrides=changes)
+    return parts, store
+
+
+def test_operations_of_cells_finished_before_are_counted_later(data: Data, tmp_path: Path) -> None:
+    compare(data, wanted(), out=tmp_path / "out", progress=False)
+    file = tmp_path / "out" / "cells" / "dm.json"
+    before = json.loads(file.read_text())
+    file.write_text(json.dumps({name: value for name, value in before.items() if name != "flops"}))
+    compare(data, wanted(), out=tmp_path / "out", progress=False)
+    assert json.loads(file.read_text()) == before
+    assert "teraflops" not in json.loads((tmp_path / "out" / "plan.json").read_text()), "older folders go on"
+
+
 def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: Path) -> None:
     plan = wanted(recipes=("cafe", "dm"), settings=(*SMALL, "source.arch=mlp"))  # cafe looks at maps: it has none
     found = compare(data, plan, out=tmp_path / "out", progress=False)
@@ -137,7 +171,7 @@ def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_pat
     seconds = [[run.seconds for row in report.rows for run in row.runs] for report in found["dm"]]
     assert seconds[0] == seconds[1], "one training, judged on both"
     page = (tmp_path / "out" / "README.md").read_text()
-    assert re.search(r"\n\| dm \| 2 \| \d+ \|\n", page)
+    assert re.search(r"\n\| dm \| 2 \| \d+ \| [\d.e-]+ \|\n", page)
     assert page.index("## Held-out training images") < page.index("**held-out/dm**") < page.index("## Test images")
 
 
@@ -197,7 +231,7 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
     [
         ("recipes = []\nimages_per_class = 1\nsteps = 2", "at least one recipe"),
         ('recipes = ["dm"]\nsteps = 2', "exactly one of images_per_class and bytes_per_class"),
-        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nseconds = 3', "exactly one of seconds and steps"),
+        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nseconds = 3', "exactly one of seconds, teraflops and steps"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 0', "steps = 0: give a positive number"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),

@@ -211,7 +211,8 @@ class LatentBank(ModelMixin, ConfigMixin):
         new: LatentBank = LatentBank(shapes, counts, self.storage, self.soft is not None, self.weight is not None)
         state = self.state_dict().items()
         new.load_state_dict({name: value if name.startswith("scales.") else value[ids] for name, value in state})
-        return new.to(self.owner.device)
+        new.to(self.owner.device)
+        return new
 
     def latents(self, rows: Tensor | None = None) -> dict[str, Tensor]:
         """Latents ``(n, *shape)`` of the given row ids (all if None), dequantised; float32 unless ``z`` is float64."""

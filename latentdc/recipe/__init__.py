@@ -4,6 +4,7 @@ from latentdc.recipe.build import Built, build, identity, make_bank, start_batch
 from latentdc.recipe.credit import citations, cite, references
 from latentdc.recipe.decoder import decoder_text, forgone
 from latentdc.recipe.estimate import dry_run, size_of_sketch
+from latentdc.recipe.flops import Flops, count_flops
 from latentdc.recipe.real import make_source, plain_source
 from latentdc.recipe.sketched import as_sketched
 from latentdc.recipe.spec import ObjectiveSpec, Part, Recipe, SourceSpec
@@ -11,6 +12,7 @@ from latentdc.recipe.toml import load_recipe, parse_recipe, parse_setting, to_to
 
 __all__ = [
     "Built",
+    "Flops",
     "ObjectiveSpec",
     "Part",
     "Recipe",
@@ -19,6 +21,7 @@ __all__ = [
     "build",
     "citations",
     "cite",
+    "count_flops",
     "decoder_text",
     "dry_run",
     "forgone",

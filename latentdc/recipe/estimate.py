@@ -64,7 +64,7 @@ def dry_run(
     sketch_bytes = state_bytes = 0
     if recipe.steps:
         if given is None and wanted.kind == "sketch":
-            source, sketch_seconds, sketch_bytes = _trial_sketch(built, store, device, wanted)
+            source, sketch_seconds, sketch_bytes = trial_sketch(built, store, device, wanted)
         else:
             source = make_source(built, store, given=given, progress=False)
         network_seconds, look_seconds, state_bytes = _rehearsed(source, device)
@@ -102,7 +102,7 @@ def dry_run(
     }
 
 
-def _trial_sketch(
+def trial_sketch(
     built: Built, store: ClassStore, device: torch.device, wanted: SourceSpec
 ) -> tuple[Source, float, int]:
     """A sketch of a few images under one pair; seconds and bytes of the real one."""

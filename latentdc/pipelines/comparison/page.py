@@ -17,7 +17,8 @@ _TITLES = {"held-out": "Held-out training images", "test": "Test images"}
 def write_page(plan: Plan, wanted: Comparison) -> None:
     """The tables of the finished cells, split by split, on what footing they stand and what they took."""
     folder = plan.folder
-    budget = f"{wanted.seconds:g} seconds" if wanted.seconds is not None else f"{wanted.steps} steps"
+    budgets = {"seconds": wanted.seconds, "teraflops": wanted.teraflops, "steps": wanted.steps}
+    budget = " or ".join(f"{value:g} {name}" for name, value in budgets.items() if value is not None)
     images = wanted.images_per_class
     size = f"{images} image{'s' * (images > 1)}" if images is not None else f"{wanted.bytes_per_class} bytes"
     parts = [f"# Comparison\n\n{size} a class; {budget} of condensation a cell."]
@@ -39,13 +40,18 @@ def write_page(plan: Plan, wanted: Comparison) -> None:
 
 
 def _took(plan: Plan) -> list[str]:
-    """Steps and seconds of the cells, and why cells are missing."""
+    """Steps, seconds and operations of the cells, and why cells are missing."""
     rows = [
         f"| {name} | {'none' if cost.steps is None else f'{cost.steps:,}'} | "
-        f"{'' if cost.seconds is None else f'{cost.seconds:,.0f}'} |"
+        f"{'' if cost.seconds is None else f'{cost.seconds:,.0f}'} | "
+        f"{'' if cost.teraflops is None else f'{cost.teraflops:,.3g}'} |"
         for name, cost in plan.costs().items()
     ]
-    table = ["| cell | steps | seconds, with the networks trained for them |", "|---|---:|---:|", *rows]
-    parts = ["## What the cells took", "\n".join(table)] if rows else []
+    table = ["| cell | steps | seconds | 10^12 operations |", "|---|---:|---:|---:|", *rows]
+    note = (
+        "Networks that a pool trains once are among seconds and operations. Operations are those of convolutions and "
+        "matrix products, counted, not timed."
+    )
+    parts = ["## What the cells took", "\n".join(table), note] if rows else []
     failures = [f"- {name}: {why}" for name, why in plan.failures().items()]
     return [*parts, "## Cells that failed", "\n".join(failures)] if failures else parts

@@ -15,6 +15,7 @@ from latentdc.atomic import replacing
 from latentdc.data.sources import Data
 from latentdc.errors import InputError
 from latentdc.pipelines.comparison.wanted import Comparison
+from latentdc.recipe import Flops
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Cost:
     """None for a recipe that takes none."""
     seconds: float | None = None
     """Of its condensation, networks that a pool trains for it too; None before it is done."""
+    teraflops: float | None = None
+    """What was computed in these seconds, in 10^12 floating-point operations; None before it is done."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Plan:
             InputError: the folder holds a comparison on another footing.
         """
         footing = {name: value for name, value in asdict(wanted).items() if name not in ("recipes", "variants", "only")}
+        if footing["teraflops"] is None:  # folders begun before there was such a budget stay what they are
+            del footing["teraflops"]
         footing |= {"data": data.train.spec.name, "fingerprint": data.train.spec.fingerprint}
         footing = json.loads(json.dumps(footing))
         file = folder / "plan.json"
@@ -97,21 +102,28 @@ class Plan:
 
     def steps(self, name: str, measure: Callable[[], int | None]) -> int | None:
         """Steps of a cell, measured the first time and the same ever after."""
-        known = self._cell(name)
-        if "steps" not in known:
-            known["steps"] = measure()
-            _write(self._place(name, "json"), known)
-        found: int | None = known["steps"]
-        return found
+        if "steps" not in self._cell(name):
+            found = measure()  # which may note other things of the cell
+            _write(self._place(name, "json"), self._cell(name) | {"steps": found})
+        steps: int | None = self._cell(name)["steps"]
+        return steps
 
     def took(self, name: str, seconds: float | None) -> None:
         """Keep the seconds of a cell's condensation."""
         _write(self._place(name, "json"), self._cell(name) | {"seconds": seconds})
 
+    def flops(self, name: str, count: Callable[[], Flops]) -> Flops:
+        """Operations of a step of a cell and of the networks trained for it, counted once."""
+        known = self._cell(name)
+        if "flops" not in known:
+            known["flops"] = asdict(count())
+            _write(self._place(name, "json"), known)
+        return Flops(**known["flops"])
+
     def costs(self) -> dict[str, Cost]:
         """What was measured of the cells begun so far, by their names."""
         return {
-            name: Cost(known["steps"], known.get("seconds"))
+            name: Cost(known["steps"], known.get("seconds"), _teraflops(known))
             for name, known in self._cells().items()
             if "steps" in known
         }
@@ -144,6 +156,13 @@ class Plan:
         place = self.folder / "cells" / f"{name}.{ending}"
         place.parent.mkdir(parents=True, exist_ok=True)
         return place
+
+
+def _teraflops(known: Mapping[str, Any]) -> float | None:
+    if known.get("seconds") is None or "flops" not in known:
+        return None
+    flops, steps = Flops(**known["flops"]), int(known["steps"])
+    return (flops.networks + steps * flops.step) / 1e12
 
 
 def _read(file: Path) -> dict[str, Any]:

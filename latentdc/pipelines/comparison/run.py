@@ -22,7 +22,7 @@ from latentdc.pipelines.comparison.page import write_page
 from latentdc.pipelines.comparison.plan import Plan
 from latentdc.pipelines.comparison.wanted import Comparison
 from latentdc.pipelines.condensation import CondensationPipeline
-from latentdc.recipe import load_recipe, start_identity
+from latentdc.recipe import Flops, count_flops, load_recipe, start_identity
 from latentdc.recipe.toml import to_toml
 from latentdc.report import FILE, read_report, save_grid, write_report
 
@@ -41,7 +41,7 @@ def compare(
 ) -> dict[str, tuple[Report, ...] | str]:
     """Condense and judge every cell; what is finished is skipped, what was cut off goes on.
 
-    In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps, seconds, and what went wrong),
+    In ``out``: ``plan.json`` (the footing), ``cells/CELL.json`` (steps, seconds, operations, and what went wrong),
     ``bundles/CELL``, ``SPLIT/CELL/report.json`` with the picture of the set, ``runs.jsonl``, and after each cell a
     ``README.md``, written anew, with the tables of all and, where matplotlib is there, plots. Processes that are
     given the same comparison and folder share the cells among them; seconds are then measured as they are, side by
@@ -116,6 +116,8 @@ class _Cell:
             _log.warning("%s: %s", self.name, error)
             plan.note(self.name, str(error))
             return str(error)
+        if plan.costs()[self.name].steps is not None:
+            plan.flops(self.name, lambda: self._flops(seen))
         plan.note(self.name, None)
         return tuple(found[split] for split in self.wanted.splits)
 
@@ -152,7 +154,7 @@ class _Cell:
         bundle = self.folder / "bundles" / self.name
         if not bundle.is_dir():
             changes = self._changes()
-            steps = plan.steps(self.name, lambda: self._steps(seen, changes))
+            steps = plan.steps(self.name, lambda: self._steps(seen, plan, changes))
             self.pipe(seen.train, self.recipe, out=bundle, steps=steps, settings=self.settings, overrides=changes)
         return bundle
 
@@ -168,13 +170,20 @@ class _Cell:
         budget = {"images_per_class": wanted.images_per_class, "bytes_per_class": wanted.bytes_per_class}
         return {**budget, "precision": wanted.precision, "compile": wanted.compile or None}
 
-    def _steps(self, seen: Data, changes: Mapping[str, Any]) -> int | None:
+    def _steps(self, seen: Data, plan: Plan, changes: Mapping[str, Any]) -> int | None:
         """Steps that the budget buys, as measured; None keeps a recipe that takes none."""
         wanted = self.wanted
         if not load_recipe(self.recipe, settings=self.settings, overrides=changes).steps:
             return None
         if wanted.steps is not None:
             return wanted.steps
+        if wanted.teraflops is not None:
+            flops = plan.flops(self.name, lambda: self._flops(seen))
+            return max(_LEAST_STEPS, round((1e12 * wanted.teraflops - flops.networks) / flops.step))
         assert wanted.seconds is not None
         measured = self.pipe.estimate(seen.train, self.recipe, settings=self.settings, overrides=changes)
         return max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
+
+    def _flops(self, seen: Data) -> Flops:
+        store, built = self.pipe.prepare(seen.train, self.recipe, settings=self.settings, overrides=self._changes())
+        return count_flops(built, store, device=self.pipe.device)

@@ -26,8 +26,8 @@ class Comparison:
     """What is compared, and on what footing. Cells are all recipes times all variants, or ``only`` some of these.
 
     Raises:
-        RecipeError: no recipe, not exactly one of ``images_per_class`` and ``bytes_per_class`` or of ``seconds`` and
-            ``steps``, or a number out of range.
+        RecipeError: no recipe, not exactly one of ``images_per_class`` and ``bytes_per_class`` or of ``seconds``,
+            ``teraflops`` and ``steps``, or a number out of range.
         InputError: an unknown protocol, student, baseline, split, precision or cell.
     """
 
@@ -44,6 +44,9 @@ class Comparison:
     seconds: float | None = None
     """Condensation of each cell: its steps are measured on this machine, once. Compiling, sketching and networks that
     a pool trains once, when they are first drawn, are left out; the page tells the seconds with these networks."""
+    teraflops: float | None = None
+    """Or 10^12 floating-point operations of each cell, counted (see ``latentdc.recipe.Flops``): the same steps on every
+    machine and beside any other work. Networks that a pool trains once are paid for out of it."""
     steps: int | None = None
     """Or a number of steps, the same for all."""
     protocol: str = "quick"
@@ -80,10 +83,10 @@ class Comparison:
         for setting in (each for _, settings in self.cells.values() for each in settings):
             if (key := setting.partition("=")[0].strip()) in _FOOTING:
                 raise RecipeError(f'comparison: settings "{setting}": all cells share this; give {key} beside recipes.')
-        for one, other in (("images_per_class", "bytes_per_class"), ("seconds", "steps")):
-            if (getattr(self, one) is None) == (getattr(self, other) is None):
-                raise RecipeError(f"comparison: give exactly one of {one} and {other}.")
-        for name in ("images_per_class", "bytes_per_class", "seconds", "steps", "seeds"):
+        for names in (("images_per_class", "bytes_per_class"), ("seconds", "teraflops", "steps")):
+            if sum(getattr(self, name) is not None for name in names) != 1:
+                raise RecipeError(f"comparison: give exactly one of {', '.join(names[:-1])} and {names[-1]}.")
+        for name in ("images_per_class", "bytes_per_class", "seconds", "teraflops", "steps", "seeds"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise RecipeError(f"comparison: {name} = {value}: give a positive number.")
