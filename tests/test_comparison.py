@@ -231,7 +231,10 @@ def test_the_command_reads_a_file_and_prints_the_table(tmp_path: Path, monkeypat
     [
         ("recipes = []\nimages_per_class = 1\nsteps = 2", "at least one recipe"),
         ('recipes = ["dm"]\nsteps = 2', "exactly one of images_per_class and bytes_per_class"),
-        ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nseconds = 3', "exactly one of seconds, teraflops and steps"),
+        (
+            'recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nseconds = 3',
+            "exactly one of seconds, teraflops and steps",
+        ),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 0', "steps = 0: give a positive number"),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocl = "quick"', 'Did you mean "protocol"'),
         ('recipes = ["dm"]\nimages_per_class = 1\nsteps = 2\nprotocol = "quik"', 'Did you mean "quick"'),

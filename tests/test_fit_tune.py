@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from fitted import QUIET, WEIGHTS, resume_equals_straight
-from reference.energy_loop import energy_loop
 
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import load_decoder
@@ -37,19 +37,20 @@ def gan(store: ClassStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(gan: Path) -> TuneRecipe:
-    return TuneRecipe(str(gan), per_class=4, batch_size=8, networks=1, epochs=1)
+    return TuneRecipe(str(gan), per_class=4, batch_size=8, epochs=1, width=4)
 
 
 def tuning(recipe: TuneRecipe, store: ClassStore, *, seed: int = 0) -> Tuning:
     return recipe.training(store, seed=seed, device=torch.device("cpu"), bf16=False)
 
 
-def test_a_step_is_the_energy_distance_of_some_classes(store: ClassStore, recipe: TuneRecipe) -> None:
+@pytest.mark.parametrize("number", [4, 5])
+def test_a_step_is_the_energy_distance_of_some_classes(store: ClassStore, recipe: TuneRecipe, number: int) -> None:
     learner = tuning(recipe, store)
-    rng = stream(0, "tune-step", 5)
+    rng = stream(0, "tune-step", number)
     classes = torch.randperm(3, generator=rng)[:2].sort().values
     owner = classes.repeat_interleave(4)
-    view = learner.source.view(5)
+    view = learner.sources[number % 2].view(number)
     with torch.no_grad():
         x = learner.generator(learner.generator.prior(owner, rng), owner)
         real = view.batch(classes.tolist())
@@ -57,12 +58,44 @@ def test_a_step_is_the_energy_distance_of_some_classes(store: ClassStore, recipe
             view.net.observe(view.augment(each).x).last
             for each in (real._replace(x=x, owner=owner, y=real.y[:8], w=None), real)
         )
-    expected = energy_loop(theirs, real.owner, ours, owner) / 2
-    assert learner.step(5, 0.0).energy == pytest.approx(expected, rel=1e-4)
+        sure = learner.classifier(x).softmax(1)[torch.arange(8), owner]
+    expected = sum(unbiased(ours[owner == c], theirs[real.owner == c]) for c in classes.tolist()) / 2
+    found = learner.step(number, 0.0)
+    assert found.energy == pytest.approx(expected, rel=1e-4)
+    assert found.wrong == pytest.approx(sum(max(0.0, math.log(0.5 / p)) for p in sure.tolist()) / 8, rel=1e-4)
+    assert found.wrong > 0
+
+
+def unbiased(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The energy distance of two samples, pair by pair, relative to the spread of the second."""
+
+    def mean(one: torch.Tensor, other: torch.Tensor, power: int = 1) -> float:
+        pairs = [
+            float((a - b).norm()) ** power
+            for i, a in enumerate(one)
+            for j, b in enumerate(other)
+            if one is not other or i != j
+        ]
+        return sum(pairs) / len(pairs)
+
+    spread = mean(theirs, theirs, 2) ** 0.5
+    return (2 * mean(ours, theirs) - mean(ours, ours) - mean(theirs, theirs)) / spread
+
+
+def test_networks_are_fresh_and_between_start_and_end_by_turns(store: ClassStore, recipe: TuneRecipe) -> None:
+    learner = tuning(recipe, store)
+    fresh, between = learner.sources
+    assert fingerprint(fresh.view(0).net) != fingerprint(fresh.view(2).net)
+    start, end = learner.pool.network(0).state_dict(), learner.pool.trained(0)
+    for name, value in between.view(1).net.state_dict().items():
+        low, high = torch.minimum(start[name], end[name]), torch.maximum(start[name], end[name])
+        assert bool(((value >= low - 1e-6) & (value <= high + 1e-6)).all())
 
 
 def test_draws_come_nearer_to_the_real_images(store: ClassStore, recipe: TuneRecipe) -> None:
-    learner = tuning(dataclasses.replace(recipe, per_class=16, batch_size=48, rate=1e-2, average=0.9), store)
+    learner = tuning(
+        dataclasses.replace(recipe, per_class=16, batch_size=48, rate=1e-2, average=0.9, hard=0.0, width=16), store
+    )
     net = build("mlp", store.spec, seed=9)  # none of those it is tuned by
 
     @torch.no_grad()
@@ -73,7 +106,7 @@ def test_draws_come_nearer_to_the_real_images(store: ClassStore, recipe: TuneRec
         return float(Energy()(Energy().summarise(theirs, owner, 3), ours, owner))
 
     before = distance()
-    for number in range(60):
+    for number in range(100):
         learner.step(number, 0.0)
     assert distance() < 0.7 * before
 
@@ -107,7 +140,7 @@ def test_resume_equals_straight(
 def test_networks_train_alike_whatever_the_step_computes_in(store: ClassStore, recipe: TuneRecipe) -> None:
     """Autocast would keep showing them the weights that they began with."""
     alone, within = (recipe.training(store, seed=0, device=torch.device("cpu"), bf16=True) for _ in range(2))
-    assert list(alone.prepare()) == ["training network 1 of 1"]
+    assert list(alone.prepare()) == ["training network 1 of 1", "looking at the real images"]
     within.step(0, 0.0)
     expected, found = alone.pool.trained(0), within.pool.trained(0)
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
@@ -127,7 +160,7 @@ def test_card_says_what_it_was_tuned_from(store: ClassStore, recipe: TuneRecipe,
     assert card["decoder_sha256"] == fingerprint(load_decoder(gan))
     assert set(card["figures"]) >= {"coverage", "density", "sample_classifier_on_held_out"}
     assert f"Tuned from {gan} on 54 training images in 2 steps" in (out / "README.md").read_text()
-    again = TuneRecipe(str(out), per_class=4, batch_size=8, networks=1, epochs=1)
+    again = TuneRecipe(str(out), per_class=4, batch_size=8, epochs=1, width=4)
     assert tuning(again, store).came_as == fingerprint(load_decoder(out))
 
 

@@ -155,8 +155,17 @@ def tune(
     minutes: Minutes = None,
     per_class: Annotated[int, typer.Option("--per-class", min=2, help="Draws of each class in an update.")] = 48,
     batch_size: BatchSize = 480,
-    networks: Annotated[int, typer.Option("--networks", min=1, help="Networks that are trained for it first.")] = 2,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes that each of them is trained for.")] = 2,
+    networks: Annotated[int, typer.Option("--networks", min=1, help="Networks that are trained for it first.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes that each of them is trained for.")] = 8,
+    hard: Annotated[
+        float,
+        typer.Option(
+            "--hard", min=0, max=1, help="Share of hard but right images among the real ones; 0: as they are."
+        ),
+    ] = 0.8,
+    right: Annotated[
+        float, typer.Option("--right", min=0, help="Weight of keeping draws on the side of their class.")
+    ] = 0.1,
     seed: options.Seed = 0,
     precision: options.PrecisionOption = options.Precision.fp32,
     device: options.Device = None,
@@ -182,7 +191,7 @@ def tune(
     from latentdc.fit.tune import TuneRecipe
 
     job = _Job.of(locals())
-    job(TuneRecipe(decoder, per_class=per_class, batch_size=batch_size, networks=networks, epochs=epochs))
+    job(TuneRecipe(decoder, per_class, batch_size, networks, epochs, hard=hard, right=right))
 
 
 @app.command()

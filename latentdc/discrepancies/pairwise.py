@@ -34,7 +34,7 @@ class _Pairwise(Discrepancy):
             assert held.weights is not None
             scale = self.lengths(points, owner, num_classes, w) if scale is None else scale
             centred = held.values - self._centre(held.values, held.weights)
-            within = weighted_mean(self._kernel(centred, centred, scale), held.weights, held.weights)
+            within = self._within(centred, held.weights, scale)
             return replace(held, scale=scale, within=within)
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
@@ -45,9 +45,13 @@ class _Pairwise(Discrepancy):
         scale = None if real.scale is None else real.scale[classes]
         centre = self._centre(y, b)
         x, y = x - centre, y - centre  # distances stay, rounding shrinks
-        own = weighted_mean(self._kernel(x, x, scale), a, a)
+        own = self._within(x, a, scale)
         cross = weighted_mean(self._kernel(x, y, scale), a, b)
         return (own - 2 * cross + real.within[classes].to(x.dtype)).sum()
+
+    def _within(self, x: Tensor, a: Tensor, scale: Tensor | None) -> Tensor:
+        """Mean kernel between the points of one side, per class ``(c,)``."""
+        return weighted_mean(self._kernel(x, x, scale), a, a)
 
     def _centre(self, points: Tensor, weights: Tensor) -> Tensor:
         """What is subtracted from both sides ``(c, 1, d)``."""
@@ -100,13 +104,34 @@ class Energy(_Pairwise):
     distributions.
 
     *Reference:* Székely and Rizzo 2013, J. Stat. Plan. Inference 143, eq. 2.1.
+
+    Args:
+        relative: divide by the root of the mean squared distance between real points of the class, so that classes and
+            networks of any spread weigh alike; the range is then without units.
+        unbiased: leave a point's distance to itself out of the means (the U-statistic). For two samples of
+            distributions, drawn anew each time: a V-statistic of n points a side draws them together by a share of
+            1 / n. A set that *is* its distribution is not a sample. The value may be negative.
     """
 
     cite: ClassVar[tuple[str, ...]] = ("szekely2013energy",)
 
+    relative: bool = False
+    unbiased: bool = False
+
+    def lengths(self, points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> Tensor | None:
+        """Squared length of each class ``(k,)`` if distances are relative to it."""
+        return mean_square_distance(points, owner, num_classes, w) if self.relative else None
+
     def _kernel(self, x: Tensor, y: Tensor, scale: Tensor | None) -> Tensor:
-        del scale
-        return -torch.cdist(x, y)
+        distance = torch.cdist(x, y)
+        return -distance if scale is None else -distance / scale.to(x.dtype).sqrt()[:, None, None]
+
+    def _within(self, x: Tensor, a: Tensor, scale: Tensor | None) -> Tensor:
+        mean = super()._within(x, a, scale)
+        if not self.unbiased:
+            return mean
+        others = 1 - a.square().sum(1)  # the share of pairs that are two points; of a single one there are none
+        return mean / others.clamp(min=torch.finfo(x.dtype).eps)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ The loop around it is ``latentdc.fit.fit``; what is tuned is a ``latentdc.portab
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple, cast
 
 import torch
@@ -15,15 +17,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from latentdc.data.augment import DSA, per_image
-from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.decoders.reference import resolve_decoder
 from latentdc.discrepancies import Energy
 from latentdc.errors import InputError, RecipeError
 from latentdc.fit.gan import measure_means
+from latentdc.fit.hard import HardSampler
 from latentdc.fit.training import Training, falling, follow
+from latentdc.networks.base import Network
 from latentdc.networks.blended import BlendedPool
-from latentdc.networks.pool import fingerprint
+from latentdc.networks.pool import FreshPool, fingerprint
 from latentdc.networks.trained import Trainer
 from latentdc.objectives import Match
 from latentdc.portable.gan import GanDecoder
@@ -39,13 +42,18 @@ _POOL = "pool/"
 class TuneRecipe:
     """Everything that decides a tuned generator besides data, seed and duration.
 
-    With generator G, networks ψ between their start and the end of a training on the real images, an augmentation
-    draw ω of each class and step, m draws z and m real images of each class c:
+    With generator G, networks ψ, an augmentation draw ω of each class and step, m draws z and m real images of each
+    class c, and p the probability that a trained network gives to a class:
 
     L = mean over the classes of a batch of energy( ψ(ω(G(z, c))), ψ(ω(x_c)) )
+      + ``right`` · mean over the draws of max(0, ln ½ − ln p(c | G(z, c)))
 
-    the energy distance of features, which is zero only where the distributions are equal. There is no critic, so that
-    the target does not move. As a V-statistic it draws the points of a class together by a share of 1 / m.
+    The first term is the energy distance of features, without bias and relative to the spread of the real ones, which
+    is zero only where the distributions are equal; there is no critic, so that the target does not move. Every other
+    step ψ is a fresh network, every other one lies between the start of a network and the end of its training on the
+    real images. The second term keeps draws on the side of their class: half of the probability, and no more is asked.
+    Of the real images those that are hard but right are shown more often (see ``latentdc.fit.hard``): students learn
+    faster from them.
 
     Raises:
         RecipeError: a value out of range.
@@ -63,10 +71,16 @@ class TuneRecipe:
     """m: draws and real images of each class in an update."""
     batch_size: int = 480
     """Draws in an update: of so many classes as it holds, another choice of them each time."""
-    networks: int = 2
+    networks: int = 1
     """Networks that are trained."""
-    epochs: int = 2
+    epochs: int = 8
     """Passes over the training images that each is trained for."""
+    width: int | None = 40
+    """Channels of all networks: narrow ones see nearly as much and take a fraction of the time; None as published."""
+    hard: float = 0.8
+    """Share of the real images of a step that are hard but right."""
+    right: float = 0.1
+    """Weight of the second term."""
     rate: float = 3e-4
     betas: tuple[float, float] = (0.5, 0.99)
     constant: float = 0.5
@@ -81,6 +95,11 @@ class TuneRecipe:
             raise RecipeError(
                 f"networks = {self.networks}, epochs = {self.epochs}, rate = {self.rate}: give numbers of at least 1 "
                 "and a rate above 0"
+            )
+        if not (0 <= self.hard <= 1 and self.right >= 0) or (self.width is not None and self.width < 1):
+            raise RecipeError(
+                f"hard = {self.hard}, right = {self.right}, width = {self.width}: give a share in [0, 1] (--hard), a "
+                "weight of at least 0 (--right) and at least one channel"
             )
         if not 2 <= self.per_class <= self.batch_size:
             raise RecipeError(
@@ -110,7 +129,9 @@ class TuneLosses(NamedTuple):
     """What one step saw."""
 
     energy: float
-    """Energy distance of a class, in units of the features."""
+    """Energy distance of a class, relative to the spread of its real images; below zero by chance where it is small."""
+    wrong: float
+    """How far draws are on the wrong side of their class: mean of max(0, ln ½ − ln p)."""
 
 
 class Tuning(Training):
@@ -133,10 +154,11 @@ class Tuning(Training):
         trainer = Trainer(
             store.images, store.labels, store.spec.num_classes, per_image(augment, store.spec), precision=precision
         )
-        self.pool = BlendedPool("convnet", store.spec, seed, trainer, num=recipe.networks, epochs=recipe.epochs)
-        sampler = UniformSampler(store, recipe.per_class)
-        self.source = Minibatches(store, sampler, self.pool, augment, seed=seed).to(device)
-        self.objective = Match(Features(), Energy())
+        self.pool = BlendedPool(
+            "convnet", store.spec, seed, trainer, width=recipe.width, num=recipe.networks, epochs=recipe.epochs
+        )
+        self.augment = augment
+        self.objective = Match(Features(), Energy(relative=True, unbiased=True))
         adam = torch.optim.Adam(self.generator.parameters(), recipe.rate, betas=recipe.betas, fused=True)
         nets = {"generator": self.generator, "average": self.average}
         super().__init__(store, nets, {"generator": adam}, seed=seed, device=device, bf16=bf16)
@@ -146,6 +168,24 @@ class Tuning(Training):
         for index in range(self.recipe.networks):
             yield f"training network {index + 1} of {self.recipe.networks}"
             self.pool.trained(index)
+        yield "looking at the real images"
+        assert self.sources
+
+    @cached_property
+    def classifier(self) -> Network:
+        """The first network, trained."""
+        net = self.pool.network(0)
+        net.load_state_dict(self.pool.trained(0))
+        return net.to(self.device)
+
+    @cached_property
+    def sources(self) -> tuple[Minibatches, Minibatches]:
+        """Real images under fresh networks, and under those between their start and the end of their training."""
+        sampler = HardSampler(self.store, self.recipe.per_class, self.classifier, share=self.recipe.hard)
+        fresh = FreshPool("convnet", self.store.spec, self.seed, self.recipe.width)
+        found = (Minibatches(self.store, sampler, pool, self.augment, seed=self.seed) for pool in (fresh, self.pool))
+        one, other = (source.to(self.device) for source in found)
+        return one, other
 
     def origin(self) -> dict[str, str]:
         """The weights that it started from."""
@@ -165,6 +205,8 @@ class Tuning(Training):
         super().load(tensors)
         trained = {name.removeprefix(_POOL): value for name, value in tensors.items() if name.startswith(_POOL)}
         self.pool.load_state_dict(self.pool.identity() | trained)
+        for made in ("classifier", "sources"):  # of the networks that were there before
+            self.__dict__.pop(made, None)
 
     def step(self, number: int, progress: float) -> TuneLosses:
         """One update of the weights and their average."""
@@ -177,16 +219,20 @@ class Tuning(Training):
         z = {name: value.to(self.device) for name, value in self.generator.prior(owner, rng).items()}
         owner = owner.to(self.device)
         # Not under autocast: it would show a network that trains for the view the weights it began with.
-        view = self.source.view(number)
+        view = self.sources[number % 2].view(number)
+        classifier = self.classifier
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             x = self.generator(z, owner).float()
             batch = Batch(x, functional.one_hot(owner, num_classes).to(x), owner)
-            loss = self.objective(view, batch) / len(classes)
+            energy = self.objective(view, batch) / len(classes)
+            sure = classifier(x).float().log_softmax(1).gather(1, owner[:, None])
+        wrong = functional.relu(math.log(0.5) - sure).mean()
+        loss = energy + recipe.right * wrong
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
         follow(self.average, self.generator, number, recipe.average)
-        return TuneLosses(float(loss.detach()))
+        return TuneLosses(float(energy.detach()), float(wrong.detach()))
 
     @torch.no_grad()
     def decoder(self) -> GanDecoder:
