@@ -110,6 +110,17 @@ def test_there_is_a_record() -> None:
     assert any("memory_is_flat" in name for path in STORED for name in json.loads(path.read_text())["results"])
 
 
+LOOP = "test_the_loop_adds_little_to_the_tensor_work_of_a_step"
+
+
+def test_the_loop_cost_little_when_it_was_last_measured() -> None:
+    """The newest record of the loop against the bare tensor work: at most a tenth."""
+    told = [json.loads(path.read_text())["results"] for path in STORED]
+    ratios = [found["ratio"] for each in told for name, found in each.items() if name == LOOP]
+    assert ratios
+    assert ratios[-1] <= 1.1
+
+
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
 def test_a_stored_record_is_complete(path: Path) -> None:
     record = json.loads(path.read_text(encoding="utf-8"))

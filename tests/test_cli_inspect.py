@@ -170,7 +170,7 @@ def test_what_it_is_not(tmp_path: Path) -> None:
     (tmp_path / "b" / "manifest.json").unlink()
     for path, said in (
         (tmp_path, "is no bundle (no manifest.json), no decoder"),
-        (tmp_path / "b", "is a bundle, a set"),
+        (tmp_path / "b", "a bundle of which manifest.json is missing: copy it whole"),
     ):
         failed = CliRunner().invoke(app, ["inspect", str(path)])
         assert failed.exit_code == 2

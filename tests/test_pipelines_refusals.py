@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from tiny_parts import SPEC
 
+from latentdc.bundle import load_bundle
 from latentdc.data.store import ClassStore
 from latentdc.errors import InputError
 from latentdc.networks import fingerprint
@@ -53,6 +55,28 @@ def test_a_folder_in_the_way_is_found_before_the_work(tiny_store: ClassStore, tm
     assert not (tmp_path / "run.run").exists(), "no sketch was taken"
     with pytest.raises(InputError, match="is no bundle"):
         quiet("pixels").estimate(tiny_store, "dm-gan", settings=SMALL, out=out)
+
+
+def test_a_finished_bundle_of_another_run_is_not_lost(tiny_store: ClassStore, make_store: Any, tmp_path: Path) -> None:
+    out, small = tmp_path / "set", ("source.width=4", "source.num_per_class=5")
+    first = quiet("pixels")(tiny_store, "dm", steps=1, images_per_class=1, settings=small, out=out)
+    before = first.bundle.bank.latents()["x"]
+    stored = quiet("pixels")(tiny_store, "dm", steps=1, images_per_class=1, settings=small, storage="int4", out=out)
+    assert stored.bundle.bank.storage == "int4", "its own run, from its checkpoint"
+    quiet("pixels")(tiny_store, "dm", steps=1, images_per_class=1, settings=small, out=out)
+    shutil.rmtree(tmp_path / "set.run")
+    again = ("source.width=4", "source.num_per_class=6")
+    with pytest.raises(InputError, match=r"finished bundle of another run \(other: seed, source\.num_per_class\)"):
+        quiet("pixels")(tiny_store, "dm", steps=1, seed=3, images_per_class=1, settings=again, out=out)
+    with pytest.raises(InputError, match=r"another run \(other: data\)"):
+        quiet("pixels")(make_store(20), "dm", steps=1, images_per_class=1, settings=small, out=out)
+    assert torch.equal(load_bundle(out).bank.latents()["x"], before)
+    same = quiet("pixels")(tiny_store, "dm", steps=1, images_per_class=1, settings=small, out=out)
+    assert torch.equal(same.bundle.bank.latents()["x"], before), "made again"
+    fresh = quiet("pixels")(
+        tiny_store, "dm", steps=1, seed=3, images_per_class=1, settings=small, out=out, resume=False
+    )
+    assert fresh.bundle.provenance["seed"] == 3, "asked for"
 
 
 def test_a_decoder_that_cannot_travel_is_found_before_the_work(tiny_store: ClassStore, tmp_path: Path) -> None:

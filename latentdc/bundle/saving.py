@@ -262,12 +262,12 @@ def requantise(
         BundleError: the bundle is damaged.
     """
     if storage not in STORAGES:
-        raise InputError(f'storage = "{storage}": known are {", ".join(STORAGES)}; change it with --storage.')
+        raise InputError(f'storage = "{storage}": known are {", ".join(STORAGES)}.')
     old = load_bundle(folder, classes=classes, decoder_folder=decoder_folder)
     try:
         bank = old.bank.quantise(storage)
     except ValueError as error:  # portable classes cannot know our errors
-        raise InputError(f"{folder}: {error}; change it with --storage.") from error
+        raise InputError(f"{folder}: {error}") from error
     return save_bundle(
         out,
         bank=bank,

@@ -10,6 +10,7 @@ import typer
 
 from latentdc.cli import options
 from latentdc.cli.app import emit, say
+from latentdc.errors import InputError
 
 if TYPE_CHECKING:
     from latentdc.pipelines.condensation import CondensationOutput, CondensationPipeline
@@ -46,7 +47,12 @@ Images = Annotated[int | None, typer.Option("--images-per-class", help="Stored r
 Bytes = Annotated[
     int | None, typer.Option("--bytes-per-class", help="As many rows as fit, scales and labels included.")
 ]
-Stored = Annotated[Storage | None, typer.Option("--storage", help="How the finished latents are kept.")]
+Stored = Annotated[
+    Storage | None,
+    typer.Option(
+        "--storage", help="How the finished latents are kept: int8 costs hardly any accuracy, int4 halves its bytes."
+    ),
+]
 SketchFile = Annotated[
     Path | None, typer.Option("--sketch", help="A sketch of the real set, made once by latentdc sketch.")
 ]
@@ -60,7 +66,12 @@ Resuming = Annotated[
     Resume, typer.Option("--resume", help="auto goes on from a checkpoint of the same run; never starts over.")
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the resolved recipe with time, memory and bytes; write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Print the resolved recipe with time, memory and bytes, measured on a few steps (one of the networks that "
+        "a recipe trains is trained for it); write nothing.",
+    ),
 ]
 
 
@@ -106,6 +117,8 @@ def condense(
       latentdc condense --data fashion-mnist-mini --decoder gan --set decoder.space=f1 --out runs/f1
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
+    from latentdc.recipe import load_recipe
+
     options.pairs(settings)
     out = options.writable(out)
     numbers = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "steps": steps, "seed": seed}
@@ -117,6 +130,11 @@ def condense(
         "precision": precision and precision.value,
         "compile": compile or None,
     }
+    if num_pairs and sketch is None and load_recipe(recipe, settings=settings or ()).source.kind != "sketch":
+        raise InputError(
+            f'--num-pairs {num_pairs}: recipe "{recipe}" looks at mini-batches and takes no sketch. Leave it out, or '
+            "add --set source.kind=sketch."
+        )
     pipe = _pipeline(decoder, subfolder, device, own)
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
@@ -156,7 +174,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         recipe,
         f"data      {data['name']}: {data['num_images']:,} images in {data['num_classes']} classes",
         f"decoder   {facts['decoder']['name']}: latents {_latents(facts['decoder']['latents'])}",
-        f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']} images",
+        f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']}",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
         + (f"training networks {_duration(training)}, " if training else "")

@@ -60,7 +60,7 @@ def inspect(
             raise InputError(f'--grid: "{path}" is a sketch, which holds no images. Leave --grid out.')
         _draw(grid, *images(per_class), per_class=per_class)
         facts["grid"] = str(grid)
-        lines.append(f"grid         written to {grid}")
+        lines.append(f"grid written to {grid}")
     if json:
         emit(facts)
     else:
@@ -94,7 +94,7 @@ def _sketch(path: Path) -> tuple[dict[str, Any], list[str]]:
         f"sketch of {spec.name}: {spec.num_classes} classes of {shape_text(spec.image_shape)} images",
         f"pairs            {sketch.num_pairs} of network ({network}) and augmentation draw",
         *(line for look, held in zip(manifest.looks, sketch.held.terms, strict=True) for line in _term(look, held)),
-        f"images per class {min(counts):g} to {max(counts):g}",
+        f"images per class {min(counts):g}" + (f" to {max(counts):g}" if min(counts) < max(counts) else ""),
         f"bytes            {sketch.num_bytes:,}",
         *(f"made of          {line}" for line in manifest.history),
     ]
@@ -145,8 +145,9 @@ def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], lis
     }
     rows = f"{min(bank.counts)}" if len(set(bank.counts)) == 1 else f"{min(bank.counts)} to {max(bank.counts)}"
     made = {name: value for name, value in bundle.provenance.items() if isinstance(value, str | int | float)}
+    each = f"{expands} image{'s' * (expands > 1)}"
     lines = [
-        f"bundle of {spec.name}: {spec.num_classes} classes, {rows} rows each, {expands} images per row; files intact",
+        f"bundle of {spec.name}: {spec.num_classes} classes, {rows} rows each, {each} per row; files intact",
         f"latents               {latents_text(bank.shapes)} as {bank.storage}, {_stored(bank)}",
         f"decoder               {inside['class']}: {inside['what']}; {public}",
         *([f"formation             {facts['formation']}"] if bundle.formation is not None else []),

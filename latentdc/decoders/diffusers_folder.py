@@ -99,6 +99,8 @@ def _there(index: Mapping[str, Any], name: str) -> bool:
 def _check_index(root: Path, index: Mapping[str, Any]) -> None:
     name = index.get("_class_name")
     if isinstance(name, list):
+        if not (root / "manifest.json").is_file():
+            raise InputError(f"{root}: is no decoder, and a bundle of which manifest.json is missing: copy it whole.")
         raise InputError(f"{root}: is a bundle, a set of images with its decoder; the decoder alone is {root}/decoder.")
     text = [part for part in index if part.startswith(("text_encoder", "tokenizer", "prior")) and _there(index, part)]
     parts = [part for part in index if _there(index, part)]

@@ -26,7 +26,7 @@ T = TypeVar("T")
 class Bundled:
     """The rows of a bundle of the same decoder and data, to go on from under another objective or at another rate.
 
-    Of each class its first rows are taken. They start as they were stored, with the rounding of int8 or fp16; weights,
+    Of each class its first rows are taken. They start as they were stored, with the rounding of their storage; weights,
     soft labels, and what a decoder or formation has learned with them are not taken over.
 
     Args:

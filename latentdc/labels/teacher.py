@@ -23,7 +23,7 @@ from latentdc.seeding import key, stream
 class TeacherLabels:
     """A network trained on the real images says how likely each class is: ``softmax(logits / temperature)``.
 
-    One distribution per stored row, 2 k bytes in a set stored as fp16 or int8 (4 k in fp32): reports count them. The
+    One distribution per stored row, of 2 k bytes (4 k in a set stored in fp32): reports count them. The
     teacher is trained as a student is, with DSA, at a rate of 0.01 that falls tenfold half-way, and is not kept.
 
     *Reference:* Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531, eq. 1;

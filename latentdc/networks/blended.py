@@ -32,7 +32,7 @@ class BlendedPool(Pool):
         num: number of networks.
         epochs: passes over ``num_images`` real images each is trained for, at a rate of 0.01 that falls tenfold after
             two thirds and five sixths of them.
-        num_images: real images that a network is trained on, another random draw for each; None for all.
+        num_images: real images that a network is trained on, at most, another random draw for each; None for all.
         trained_only: no blend.
 
     Raises:
@@ -84,7 +84,7 @@ class BlendedPool(Pool):
         """Weights of network ``index`` after its training, on the CPU."""
         if index not in self._trained:
             net, images = self.network(index), self.trainer
-            num = len(images.x) if self.num_images is None else self.num_images
+            num = len(images.x) if self.num_images is None else min(self.num_images, len(images.x))
             x, y = images.some(num, stream(self.seed, "blend-images", 0, index))
             images.train(net, x, y, self.plan, seed=key(self.seed, "blend-training", 0, index))
             self._trained[index] = {name: value.cpu() for name, value in net.state_dict().items()}

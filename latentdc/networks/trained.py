@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import functional
+from tqdm import tqdm
 
 from latentdc.errors import DivergenceError, InputError
 from latentdc.networks.base import Network
@@ -17,6 +18,9 @@ from latentdc.networks.pool import Pool
 from latentdc.networks.train import Augment, Mix, TrainSpec, sgd, train_student
 from latentdc.seeding import key, stream
 from latentdc.types import Batch, DataSpec
+
+_SHORT_SECONDS = 3
+"""Trainings that are over by then show no bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,8 @@ class Trainer:
     mix: Mix | None = None
     precision: str = "fp32"
     compile: bool = False
+    progress: bool = False
+    """Show a bar on standard error for a training that takes longer than some seconds."""
 
     def some(self, num: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``num`` real images, distinct while there are that many, and their targets ``(num, k)``."""
@@ -52,19 +58,28 @@ class Trainer:
     ) -> None:
         """Train a network of a pool where it stands, and freeze it again; see ``train_student``."""
         network.requires_grad_(True)
-        train_student(
-            network,
-            x,
-            y,
-            spec,
-            w=w,
-            augment=self.augment,
-            mix=self.mix,
-            optimiser=optimiser,
-            seed=seed,
-            precision=self.precision,
-            compile=self.compile,
-        )
+        with tqdm(
+            total=spec.passes,
+            desc="training a network",
+            unit="pass",
+            leave=False,
+            delay=_SHORT_SECONDS,
+            disable=not self.progress,
+        ) as bar:
+            train_student(
+                network,
+                x,
+                y,
+                spec,
+                w=w,
+                augment=self.augment,
+                mix=self.mix,
+                optimiser=optimiser,
+                seed=seed,
+                precision=self.precision,
+                compile=self.compile,
+                progress=lambda done, _: bar.update(done - bar.n),
+            )
         network.eval().requires_grad_(False).zero_grad(set_to_none=True)
         # The loss of a pass is looked at before its last update.
         with torch.no_grad():

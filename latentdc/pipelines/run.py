@@ -23,6 +23,7 @@ from latentdc.initialise import order_rows, start_report, stored
 from latentdc.labels import Lesson, relabelled
 from latentdc.latents import AnyBank, decode
 from latentdc.networks import fingerprint
+from latentdc.pipelines.finished import must_be_of_this_run
 from latentdc.portable.bank import LatentBank
 from latentdc.portable.distribution import DistributionBank
 from latentdc.portable.module import ModuleDecoder
@@ -98,6 +99,8 @@ class Run:
         # What would stop the writing at the end is better known before the first step.
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
+        if resume and not Checkpoints(self.folder, {}).files():
+            must_be_of_this_run(self.out, recipe, built.spec)
         if (place := recipe.init.options.get("path")) and Path(place).resolve() == self.out.resolve():
             raise InputError(
                 f"{self.out}: a bundle cannot be written over the one it starts from. Give another folder."

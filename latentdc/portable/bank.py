@@ -163,6 +163,11 @@ class LatentBank(ModelMixin, ConfigMixin):
         return best
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What latents come in, whatever they are stored in: a pipeline asks before it runs on a CPU."""
+        return torch.float64 if any(value.dtype == torch.float64 for value in self.z.values()) else torch.float32
+
+    @property
     def num_rows(self) -> int:
         """Number of stored rows s."""
         return sum(self.counts)

@@ -66,7 +66,7 @@ def dry_run(
         if given is None and wanted.kind == "sketch":
             source, sketch_seconds, sketch_bytes = trial_sketch(built, store, device, wanted)
         else:
-            source = make_source(built, store, given=given, progress=False)
+            source = make_source(built, store, given=given)
         network_seconds, look_seconds, state_bytes = _rehearsed(source, device)
         compile_seconds, step_seconds = _step_seconds(built, with_start(built, source, store, device=device), device)
         step_seconds += look_seconds

@@ -39,7 +39,7 @@ def make_source(
         like: a sketch whose kernel lengths one taken now uses, so that the two can be merged or subtracted.
         out: where a sketch taken now is written; an interrupted one goes on from there.
         device: where a sketch is computed.
-        progress: show a bar on standard error.
+        progress: show a bar on standard error: of the sketch, and of networks that take long to train.
 
     Raises:
         InputError: the given sketch was taken of other data, or for another objective.
@@ -50,7 +50,7 @@ def make_source(
     wanted = recipe.source
     if wanted.kind == "minibatches":
         sampler = make_part("source.sampler", wanted.sampler, store, wanted.num_per_class)
-        return Minibatches(store, sampler, _pool(built, store), built.augment, seed=recipe.seed)
+        return Minibatches(store, sampler, _pool(built, store, progress), built.augment, seed=recipe.seed)
     if out is not None and Path(out).exists():
         return as_asked(_fitting(Sketch.load(out), built, store), recipe, out)
     return sketch(
@@ -94,7 +94,7 @@ def fixed_pool(built: Built, num: int) -> FixedPool:
     return built.pretrained or FixedPool(wanted.arch, built.spec, recipe.seed, num, wanted.width)
 
 
-def _pool(built: Built, store: ClassStore) -> Pool:
+def _pool(built: Built, store: ClassStore, progress: bool) -> Pool:
     """The networks of mini-batches: those of a pool that trains them see the store's images."""
     recipe, wanted = built.recipe, built.recipe.source
     if built.pretrained is not None:
@@ -112,6 +112,7 @@ def _pool(built: Built, store: ClassStore) -> Pool:
                 mix=CutMix(wanted.cut_mix) if wanted.cut_mix else None,
                 precision=recipe.precision,
                 compile=recipe.compile,
+                progress=progress,
             ),
         )
     pool: Pool = make_part("source.pool", part, *made_of, filled={"width": wanted.width})

@@ -193,11 +193,13 @@ class Recipe:
         row, fixed = self._row_bytes(latent_shapes, num_classes)
         rows = int((self.bytes_per_class - fixed - shared) // row)
         if rows < 1:
+            below = STORAGES[STORAGES.index(self.storage) + 1 :]
+            smaller = f"a smaller storage ({', '.join(below)}), " if below else ""
             more = f", and {shared:,.1f} of what the classes share (see [formation], [decoder])" if shared else ""
             raise RecipeError(
                 f"bytes_per_class = {self.bytes_per_class}: one row of this decoder takes {row + fixed} bytes in "
-                f"{self.storage} (with scale and label){more}. Give at least that, a smaller storage, or a decoder "
-                "with a smaller latent."
+                f"{self.storage} (with scale and label){more}. Give at least that, {smaller}or a decoder with a "
+                "smaller latent."
             )
         return rows
 

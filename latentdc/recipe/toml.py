@@ -156,7 +156,7 @@ def from_table(cls: type, table: Any, where: str) -> object:
     for name, value in table.items():
         path = f"{where}.{name}" if where else name
         if name not in names:
-            raise RecipeError(f"{path}: {unknown('key', name, names)}")
+            raise RecipeError(f"{where}: {unknown('key', name, names)}" if where else unknown("key", name, names))
         values[name] = _value(hints[name], value, path)
     try:
         return cls(**values)

@@ -29,7 +29,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
     try:
         tensors, told = read_tensors(Path(path))
     except BundleError as error:
-        raise BundleError(f"not a readable sketch: {error}") from error
+        raise BundleError(f"{error}; make the sketch again with `latentdc sketch`") from error
     if _KEY not in told:
         raise BundleError(f"{path}: a safetensors file, but not a sketch")
     if told.get("sha256") != digest_tensors(tensors, told[_KEY]):
