@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentdc.condense import condense
@@ -16,6 +18,10 @@ from latentdc.devices import device_of
 from latentdc.initialise import initialise
 from latentdc.labels import LearnedLabels, begun
 from latentdc.latents import learns
+from latentdc.networks.base import Network
+from latentdc.networks.pool import Pool
+from latentdc.networks.train import TrainSpec
+from latentdc.networks.trained import Trainer
 from latentdc.portable.bank import LatentBank
 from latentdc.recipe.build import Built, with_start
 from latentdc.recipe.checks import learns_labels
@@ -42,7 +48,7 @@ class Flops:
 
 
 def count_flops(built: Built, store: ClassStore, *, device: torch.device | None = None) -> Flops:
-    """Count two steps, and one of the trainings that a run does once; the trial leaves no trace.
+    """Count two steps, and a mini-batch of one of the trainings that a run does once; the trial leaves no trace.
 
     A sketch is not among what is counted: one of a few images is taken for the trial.
 
@@ -57,10 +63,8 @@ def count_flops(built: Built, store: ClassStore, *, device: torch.device | None 
     source = source or make_source(built, store, progress=False)
     networks = look = 0.0
     if isinstance(source, Minibatches):
-        source.to(device)
-        with _counting() as told:
-            times = source.pool.rehearse()
-        networks = times * told[0]
+        source = copy.copy(source).to(device)
+        source.pool, networks = _rehearsed(source.pool)
         if source.sampler.period:
             with _counting() as told:
                 source.view(0)
@@ -86,6 +90,33 @@ def count_flops(built: Built, store: ClassStore, *, device: torch.device | None 
             progress=False,
         )
     return Flops(told[0] / _COUNTED_STEPS + look, networks)
+
+
+def _rehearsed(pool: Pool) -> tuple[Pool, float]:
+    """The pool as if its networks were trained, and what that would compute."""
+    trainer: Trainer | None = getattr(pool, "trainer", None)
+    if trainer is None:
+        return pool, 0.0
+    told = {each.name: getattr(trainer, each.name) for each in fields(trainer)}
+    counting, rehearsing = _OneBatch(**told), copy.copy(pool)
+    vars(rehearsing)["trainer"] = counting
+    times = rehearsing.rehearse()
+    vars(rehearsing)["trainer"] = trainer
+    return rehearsing, times * sum(counting.counted)
+
+
+@dataclass(frozen=True, eq=False)
+class _OneBatch(Trainer):
+    """Trains on one mini-batch, and tells what the whole training computes: every image as much, in every pass."""
+
+    counted: list[float] = field(default_factory=list)
+
+    def train(self, network: Network, x: Tensor, y: Tensor, spec: TrainSpec, **given: Any) -> None:
+        """As ``Trainer.train``, cut short."""
+        some = min(len(x), spec.batch_size)
+        with _counting() as told:
+            super().train(network, x[:some], y[:some], replace(spec, epochs=1, milestones=()), **given)
+        self.counted.append(told[0] * spec.passes * len(x) / some)
 
 
 @contextmanager
