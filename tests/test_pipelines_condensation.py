@@ -17,6 +17,7 @@ from latentdc.data.store import ClassStore
 from latentdc.errors import BundleError, InputError, RecipeError
 from latentdc.initialise.bundled import Bundled
 from latentdc.pipelines.condensation import CondensationOutput, CondensationPipeline
+from latentdc.portable.bank import LatentBank
 from latentdc.portable.pixels import PixelsDecoder
 from latentdc.recipe import parse_recipe
 from latentdc.sketch import Sketch
@@ -48,6 +49,24 @@ def test_every_recipe_makes_a_bundle(condense: Callable[..., CondensationOutput]
     assert (out.path / "grid.png").exists()
     assert out.bundle.provenance["data"] == "tiny"
     assert out.bundle.storage.raw_set == 36 * 64 + 36
+
+
+def test_rows_are_put_in_order_unless_their_order_was_learned(
+    condense: Callable[..., CondensationOutput], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mdc` learns which row comes first; another order would give its prefixes up."""
+    ordered: list[torch.Tensor] = []
+
+    def backwards(decoder: object, bank: LatentBank, *_: object, **__: object) -> LatentBank:
+        ordered.append(bank.latents()["x"].detach().clone())
+        return LatentBank.of({"x": ordered[-1].flip(0)}, bank.counts)
+
+    monkeypatch.setattr("latentdc.pipelines.run.order_rows", backwards)
+    settings = ("source.width=4", "source.num_per_class=5")
+    plain = condense(tmp_path / "plain", "dm", settings=settings, images_per_class=2, steps=1)
+    assert torch.equal(latents(plain), ordered[0].flip(0))
+    condense(tmp_path / "nested", "mdc", settings=settings, images_per_class=2, steps=1)
+    assert len(ordered) == 1
 
 
 def test_equal_seeds_equal_latents(condense: Callable[..., CondensationOutput], tmp_path: Path) -> None:
