@@ -104,7 +104,9 @@ def sketch(
     )
     manifest = dataclasses.replace(manifest, landmarks=landmarks, version=version_of(landmarks, len(looks)))
     if like is not None and (wrong := manifest.differences(like.manifest)):
-        raise InputError(f"`like` was not taken alike: {'; '.join(wrong)}")
+        raise InputError(
+            f"`like` was not taken alike: {'; '.join(wrong)}. Give this one the settings of the other (--num-pairs, --set)."
+        )
     device = device_of(device)
     pool.to(device)
     parts = frozenset[Part]().union(*(needs_of(look_of(look.see)) for look in looks))
