@@ -105,7 +105,7 @@ def sketch(
     manifest = dataclasses.replace(manifest, landmarks=landmarks, version=version_of(landmarks, len(looks)))
     if like is not None and (wrong := manifest.differences(like.manifest)):
         raise InputError(
-            f"`like` was not taken alike: {'; '.join(wrong)}. Give this one the settings of the other (--num-pairs, --set)."
+            f"`like` was not taken alike: {'; '.join(wrong)}. Give it the settings of the other (--num-pairs …)."
         )
     device = device_of(device)
     pool.to(device)
