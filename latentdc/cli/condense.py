@@ -117,9 +117,7 @@ def condense(
       latentdc condense --data fashion-mnist-mini --decoder gan --set decoder.space=f1 --out runs/f1
       latentdc condense --data fashion-mnist-mini --set optim.lr=0.02 --steps 300 --out runs/slow --dry-run
     """
-    from latentdc.recipe import load_recipe
-
-    options.pairs(settings)
+    _settings(recipe, settings, None if sketch else num_pairs)
     out = options.writable(out)
     numbers = {"images_per_class": images_per_class, "bytes_per_class": bytes_per_class, "steps": steps, "seed": seed}
     changes = {
@@ -130,11 +128,6 @@ def condense(
         "precision": precision and precision.value,
         "compile": compile or None,
     }
-    if num_pairs and sketch is None and load_recipe(recipe, settings=settings or ()).source.kind != "sketch":
-        raise InputError(
-            f'--num-pairs {num_pairs}: recipe "{recipe}" looks at mini-batches and takes no sketch. Leave it out, or '
-            "add --set source.kind=sketch."
-        )
     pipe = _pipeline(decoder, subfolder, device, own)
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
@@ -144,6 +137,18 @@ def condense(
         _show(pipe.estimate(real, recipe, out=out, **told), json)
     else:
         _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
+
+
+def _settings(recipe: str, settings: list[str] | None, num_pairs: int | None) -> None:
+    """Refuse what is no setting, and pairs of a sketch that nobody takes."""
+    from latentdc.recipe import load_recipe
+
+    options.pairs(settings)
+    if num_pairs and load_recipe(recipe, settings=settings or ()).source.kind != "sketch":
+        raise InputError(
+            f'--num-pairs {num_pairs}: recipe "{recipe}" looks at mini-batches and takes no sketch. Leave it out, or '
+            "add --set source.kind=sketch."
+        )
 
 
 def _pipeline(decoder: str | None, subfolder: str, device: str | None, own: list[str] | None) -> CondensationPipeline:

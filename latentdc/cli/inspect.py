@@ -145,9 +145,8 @@ def _bundle(folder: Path, classes: list[type[Any]]) -> tuple[dict[str, Any], lis
     }
     rows = f"{min(bank.counts)}" if len(set(bank.counts)) == 1 else f"{min(bank.counts)} to {max(bank.counts)}"
     made = {name: value for name, value in bundle.provenance.items() if isinstance(value, str | int | float)}
-    each = f"{expands} image{'s' * (expands > 1)}"
     lines = [
-        f"bundle of {spec.name}: {spec.num_classes} classes, {rows} rows each, {each} per row; files intact",
+        f"bundle of {spec.name}: {spec.num_classes} classes, {rows} rows each, images per row: {expands}; files intact",
         f"latents               {latents_text(bank.shapes)} as {bank.storage}, {_stored(bank)}",
         f"decoder               {inside['class']}: {inside['what']}; {public}",
         *([f"formation             {facts['formation']}"] if bundle.formation is not None else []),

@@ -6,7 +6,6 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -111,11 +110,22 @@ class _OneBatch(Trainer):
 
     counted: list[float] = field(default_factory=list)
 
-    def train(self, network: Network, x: Tensor, y: Tensor, spec: TrainSpec, **given: Any) -> None:
+    def train(
+        self,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        spec: TrainSpec,
+        *,
+        w: Tensor | None = None,
+        optimiser: torch.optim.Optimizer | None = None,
+        seed: int,
+    ) -> None:
         """As ``Trainer.train``, cut short."""
         some = min(len(x), spec.batch_size)
         with _counting() as told:
-            super().train(network, x[:some], y[:some], replace(spec, epochs=1, milestones=()), **given)
+            short, own = replace(spec, epochs=1, milestones=()), None if w is None else w[:some]
+            super().train(network, x[:some], y[:some], short, w=own, optimiser=optimiser, seed=seed)
         self.counted.append(told[0] * spec.passes * len(x) / some)
 
 

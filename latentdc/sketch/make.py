@@ -104,9 +104,7 @@ def sketch(
     )
     manifest = dataclasses.replace(manifest, landmarks=landmarks, version=version_of(landmarks, len(looks)))
     if like is not None and (wrong := manifest.differences(like.manifest)):
-        raise InputError(
-            f"`like` was not taken alike: {'; '.join(wrong)}. Give it the settings of the other (--num-pairs …)."
-        )
+        raise InputError(f"`like` was not taken alike: {'; '.join(wrong)}. Take both with the same settings.")
     device = device_of(device)
     pool.to(device)
     parts = frozenset[Part]().union(*(needs_of(look_of(look.see)) for look in looks))
