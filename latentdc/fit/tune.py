@@ -169,7 +169,7 @@ class Tuning(Training):
             yield f"training network {index + 1} of {self.recipe.networks}"
             self.pool.trained(index)
         yield "looking at the real images"
-        assert self.sources
+        _ = self.sources
 
     @cached_property
     def classifier(self) -> Network:
