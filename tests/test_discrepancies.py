@@ -76,7 +76,7 @@ def test_energy_without_bias_is_zero_on_average_between_samples_of_one_distribut
             found.append(float(by(by.summarise(real, owner, 1), ours, owner)))
         return sum(found) / len(found)
 
-    assert abs(mean(Energy(unbiased=True))) < 0.03
+    assert abs(mean(Energy(unbiased=True))) < 0.1, "about three standard errors of 200 draws"
     assert mean(Energy()) > 0.5, "a share of 1 / 6 of the distances on either side"
 
 
