@@ -23,7 +23,6 @@ from latentdc.discrepancies.base import Summary, group, hold
 from latentdc.discrepancies.directions import normal_vectors
 from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
 from latentdc.errors import InputError
-from latentdc.seeding import stream
 
 ONE = torch.zeros(1, dtype=torch.int64)
 
@@ -64,32 +63,6 @@ def test_two_gaussians() -> None:
     value = float(by(by.summarise(y, owner, 1), x, owner))
     bias = 2 * (5 - expected(0)) / num  # a V-statistic counts each point with itself
     assert value == pytest.approx(2 * expected(0) - 2 * expected(dim * shift**2) + bias, abs=0.02)
-
-
-def test_energy_without_bias_is_zero_on_average_between_samples_of_one_distribution() -> None:
-    def mean(by: Energy) -> float:
-        found = []
-        for seed in range(200):
-            rng = stream(seed, "samples")
-            real, ours = torch.randn(6, 3, generator=rng), torch.randn(6, 3, generator=rng)
-            owner = torch.zeros(6, dtype=torch.int64)
-            found.append(float(by(by.summarise(real, owner, 1), ours, owner)))
-        return sum(found) / len(found)
-
-    assert abs(mean(Energy(unbiased=True))) < 0.1, "about three standard errors of 200 draws"
-    assert mean(Energy()) > 0.5, "a share of 1 / 6 of the distances on either side"
-
-
-def test_relative_energy_knows_no_units() -> None:
-    rng = stream(1, "samples")
-    real, ours = torch.randn(7, 3, generator=rng), 1 + torch.randn(5, 3, generator=rng)
-    theirs, mine = torch.zeros(7, dtype=torch.int64), torch.zeros(5, dtype=torch.int64)
-    by = Energy(relative=True)
-    one, other = (float(by(by.summarise(k * real, theirs, 1), k * ours, mine)) for k in (1.0, 50.0))
-    assert other == pytest.approx(one, rel=1e-4)
-    spread = float(torch.pdist(real).square().mean().sqrt())
-    plain = Energy()
-    assert one * spread == pytest.approx(float(plain(plain.summarise(real, theirs, 1), ours, mine)), rel=1e-4)
 
 
 def test_energy_of_two_gaussians() -> None:

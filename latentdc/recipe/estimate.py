@@ -7,6 +7,7 @@ import math
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -174,37 +175,48 @@ def _rehearsed(source: Source, device: torch.device) -> tuple[float, float, int]
 
 def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[float, float]:
     """Seconds of compiling, if the recipe does, and of one step, the first (which warms up) left out."""
-    bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
-    assert isinstance(bank, LatentBank)
-    if learns_labels(built.recipe):
-        bank = begun(LearnedLabels(), bank, built.decoder, built.formation, None)
     ends = [time.perf_counter()]
 
     def stamp(now: Step) -> None:
         del now
         ends.append(time.perf_counter())
 
-    # The trial must leave no trace in parts that are learned with the set.
-    decoder = copy.deepcopy(built.decoder) if learns(built.decoder) else built.decoder
+    trial(built, source, device, _TRIAL_STEPS, compile=built.recipe.compile, on_step=stamp)
+    start, first, *_, last = ends
+    seconds = (last - first) / (_TRIAL_STEPS - 1)
+    return max(first - start - seconds, 0.0) if built.recipe.compile else 0.0, seconds
+
+
+def trial(
+    built: Built,
+    source: Source,
+    device: torch.device,
+    steps: int,
+    *,
+    compile: bool = False,
+    on_step: Callable[[Step], None] | None = None,
+) -> None:
+    """Some steps of a run from its prior, which leave no trace in parts that are learned with the set."""
+    bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
+    assert isinstance(bank, LatentBank)
+    if learns_labels(built.recipe):
+        bank = begun(LearnedLabels(), bank, built.decoder, built.formation, None)
     condense(
-        decoder,
+        copy.deepcopy(built.decoder) if learns(built.decoder) else built.decoder,
         bank,
         built.objective,
         source,
-        steps=_TRIAL_STEPS,
+        steps=steps,
         optim=replace(built.recipe.optim, schedule="constant"),
         seed=built.recipe.seed,
         chunk=built.recipe.chunk,
         device=device,
         precision=built.recipe.precision,
-        compile=built.recipe.compile,
+        compile=compile,
         formation=copy.deepcopy(built.formation),
-        on_step=(stamp,),
+        on_step=() if on_step is None else (on_step,),
         progress=False,
     )
-    start, first, *_, last = ends
-    seconds = (last - first) / (_TRIAL_STEPS - 1)
-    return max(first - start - seconds, 0.0) if built.recipe.compile else 0.0, seconds
 
 
 def _peak_memory(device: torch.device) -> int:

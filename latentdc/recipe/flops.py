@@ -11,20 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from latentdc.condense import condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import device_of
-from latentdc.initialise import initialise
-from latentdc.labels import LearnedLabels, begun
-from latentdc.latents import learns
 from latentdc.networks.base import Network
 from latentdc.networks.pool import Pool
 from latentdc.networks.train import TrainSpec
 from latentdc.networks.trained import Trainer
-from latentdc.portable.bank import LatentBank
 from latentdc.recipe.build import Built, with_start
-from latentdc.recipe.checks import learns_labels
-from latentdc.recipe.estimate import trial_sketch
+from latentdc.recipe.estimate import trial, trial_sketch
 from latentdc.recipe.real import make_source
 from latentdc.source import Minibatches
 
@@ -69,25 +63,8 @@ def count_flops(built: Built, store: ClassStore, *, device: torch.device | None 
                 source.view(0)
             look = told[0] / source.sampler.period
     ready = with_start(built, source, store, device=device)
-    bank = initialise("prior", built.decoder, built.counts, seed=built.recipe.seed)
-    assert isinstance(bank, LatentBank)
-    if learns_labels(built.recipe):
-        bank = begun(LearnedLabels(), bank, built.decoder, built.formation, None)
     with _counting() as told:
-        condense(
-            copy.deepcopy(built.decoder) if learns(built.decoder) else built.decoder,
-            bank,
-            built.objective,
-            ready,
-            steps=_COUNTED_STEPS,
-            optim=replace(built.recipe.optim, schedule="constant"),
-            seed=built.recipe.seed,
-            chunk=built.recipe.chunk,
-            device=device,
-            precision=built.recipe.precision,
-            formation=copy.deepcopy(built.formation),
-            progress=False,
-        )
+        trial(built, ready, device, _COUNTED_STEPS)
     return Flops(told[0] / _COUNTED_STEPS + look, networks)
 
 
