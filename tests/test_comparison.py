@@ -141,7 +141,7 @@ def test_a_cell_that_cannot_run_does_not_stop_the_others(data: Data, tmp_path: P
 def test_misspelt_recipes_and_keys_are_refused_before_any_work(data: Data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match='"dmm": no such recipe'):
         compare(data, wanted(recipes=("dm", "dmm")), out=tmp_path / "out", progress=False)
-    with pytest.raises(RecipeError, match=r"optim\.rate"):
+    with pytest.raises(RecipeError, match=r'optim: "rate"'):
         compare(data, wanted(settings=("optim.rate=1",)), out=tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
     with pytest.raises(RecipeError, match="two cells have one name"):

@@ -220,7 +220,7 @@ def test_further_matches_and_weights_of_depths(tiny_store: ClassStore) -> None:
     ("objective", "message"),
     [
         ({"weights": [-1.0]}, r"objective\.kind \(match\): weights = \[-1\.0\]: give finite numbers"),
-        ({"plus": [{"sea": "logits"}]}, r'objective\.plus\.sea: "sea": no such key\. Did you mean "see"'),
+        ({"plus": [{"sea": "logits"}]}, r'objective\.plus: "sea": no such key\. Did you mean "see"'),
         ({"plus": [{"by": "menn"}]}, r'objective\.plus\.by = "menn": no such discrepancy\. Did you mean "mean"'),
         ({"plus": "logits"}, r"objective\.plus = 'logits'"),
     ],

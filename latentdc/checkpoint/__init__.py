@@ -1,6 +1,6 @@
 """Checkpoints of a run: atomic safetensors files, a JSONL log cut back on resume, and the state they keep."""
 
-from latentdc.checkpoint.files import Checkpoints, Saved, digest
+from latentdc.checkpoint.files import Checkpoints, Saved, checkpoints_in, digest
 from latentdc.checkpoint.log import StepLog
 from latentdc.checkpoint.state import RunState, optimizer_tensors, restore_optimizer, uninterrupted
 
@@ -9,6 +9,7 @@ __all__ = [
     "RunState",
     "Saved",
     "StepLog",
+    "checkpoints_in",
     "digest",
     "optimizer_tensors",
     "restore_optimizer",

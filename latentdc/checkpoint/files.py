@@ -37,6 +37,11 @@ class Saved(NamedTuple):
     """Everything small that is not a tensor; JSON values only."""
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Checkpoints that a run left in its folder, oldest first."""
+    return sorted(folder.glob("checkpoint-*.safetensors"))
+
+
 @dataclass
 class Checkpoints:
     """The checkpoint folder of one run.
@@ -81,7 +86,7 @@ class Checkpoints:
 
     def files(self) -> list[Path]:
         """Checkpoints on disk, oldest first."""
-        return sorted(self.folder.glob("checkpoint-*.safetensors"))
+        return checkpoints_in(self.folder)
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint should be written after ``step`` completed steps."""

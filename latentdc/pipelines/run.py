@@ -13,7 +13,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor, nn
 
 from latentdc.bundle import PICTURE, Bundle, check_savable, load_bundle, save_bundle
-from latentdc.checkpoint import Checkpoints, digest
+from latentdc.checkpoint import Checkpoints, checkpoints_in, digest
 from latentdc.condense import Step, condense
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, is_main_process
@@ -99,7 +99,7 @@ class Run:
         # What would stop the writing at the end is better known before the first step.
         carried = self.decoder_reference is None
         check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
-        if resume and not Checkpoints(self.folder, {}).files():
+        if resume and not checkpoints_in(self.folder):
             must_be_of_this_run(self.out, recipe, built.spec)
         if (place := recipe.init.options.get("path")) and Path(place).resolve() == self.out.resolve():
             raise InputError(
