@@ -97,20 +97,22 @@ def test_a_budget_of_seconds_is_measured_once(data: Data, tmp_path: Path, monkey
 
 
 def test_a_budget_of_operations_buys_steps_by_what_they_compute(data: Data, tmp_path: Path) -> None:
-    counted = count_flops(*_parts(data, "dm"))
-    found: dict[str, dict[str, Any]] = {}
-    for name, networks in (("dm", 0.0), ("dance", count_flops(*_parts(data, "dance")).networks)):
-        budget = (networks + 12.4 * counted.step) / 1e12
-        plan = wanted(recipes=(name,), steps=None, teraflops=budget)
-        compare(data, plan, out=tmp_path / name, progress=False)
-        found[name] = json.loads((tmp_path / name / "cells" / f"{name}.json").read_text())
+    for name in ("dm", "dance"):
+        counted = count_flops(*_parts(data, name))
+        budget = (counted.networks + 12.4 * counted.step) / 1e12
+        compare(data, wanted(recipes=(name,), steps=None, teraflops=budget), out=tmp_path / name, progress=False)
+        found = json.loads((tmp_path / name / "cells" / f"{name}.json").read_text())
+        assert found["steps"] == 12, "the networks were paid for before the steps"
+        assert found["flops"] == {"step": counted.step, "networks": counted.networks}
+        assert (counted.networks > 0) == (name == "dance")
         page = (tmp_path / name / "README.md").read_text()
         assert f"{budget:g} teraflops of condensation a cell" in page
-        assert re.search(rf"\| {name} \| {found[name]['steps']} \| \d+ \| [\d.e-]+ \|", page)
-    assert found["dm"]["steps"] == 12
-    assert found["dm"]["flops"] == {"step": counted.step, "networks": 0.0}
-    assert found["dance"]["flops"]["networks"] > 0, "the networks were paid for before the steps"
-    assert found["dance"]["steps"] == max(10, round(12.4 * counted.step / found["dance"]["flops"]["step"]))
+        assert re.search(rf"\| {name} \| 12 \| \d+ \| [\d.e-]+ \|", page)
+
+
+def test_a_budget_of_operations_that_buys_no_steps_is_refused(data: Data, tmp_path: Path) -> None:
+    found = compare(data, wanted(steps=None, teraflops=1e-9), out=tmp_path / "out", progress=False)["dm"]
+    assert re.match(r"teraflops = 1e-09: 10 steps of this cell, .* take [\d.e-]+\. Give at least that", str(found))
 
 
 def _parts(data: Data, recipe: str) -> tuple[Built, ClassStore]:

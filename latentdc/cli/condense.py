@@ -179,7 +179,7 @@ def _show(facts: dict[str, Any], json: bool) -> None:
         recipe,
         f"data      {data['name']}: {data['num_images']:,} images in {data['num_classes']} classes",
         f"decoder   {facts['decoder']['name']}: latents {_latents(facts['decoder']['latents'])}",
-        f"rows      {facts['rows_per_class']} per class, decoded to {facts['images_per_class']}",
+        f"rows      {facts['rows_per_class']} per class, images per class: {facts['images_per_class']}",
         f"bytes     {facts['bytes_per_class']:,} per class; bundle with decoder {facts['bundle_bytes']:,}",
         f"time      {_duration(facts['total_seconds'])}: sketch {_duration(facts['sketch_seconds'])}, "
         + (f"training networks {_duration(training)}, " if training else "")

@@ -14,7 +14,7 @@ import torch
 
 from latentdc.atomic import destination
 from latentdc.data.sources import Data
-from latentdc.errors import LatentDCError
+from latentdc.errors import LatentDCError, RecipeError
 from latentdc.evaluate import evaluate
 from latentdc.evaluate.records import Report
 from latentdc.evaluate.sets import subject_of
@@ -179,7 +179,13 @@ class _Cell:
             return wanted.steps
         if wanted.teraflops is not None:
             flops = plan.flops(self.name, lambda: self._flops(seen))
-            return max(_LEAST_STEPS, round((1e12 * wanted.teraflops - flops.networks) / flops.step))
+            least = (flops.networks + _LEAST_STEPS * flops.step) / 1e12
+            if wanted.teraflops < least:
+                raise RecipeError(
+                    f"teraflops = {wanted.teraflops:g}: {_LEAST_STEPS} steps of this cell, with the networks that it "
+                    f"trains, take {least:.3g}. Give at least that, or leave the cell out (only)."
+                )
+            return round((1e12 * wanted.teraflops - flops.networks) / flops.step)
         assert wanted.seconds is not None
         measured = self.pipe.estimate(seen.train, self.recipe, settings=self.settings, overrides=changes)
         return max(_LEAST_STEPS, round(wanted.seconds / float(measured["step_seconds"])))
