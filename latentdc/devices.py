@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from contextlib import suppress
 from datetime import timedelta
@@ -18,7 +20,9 @@ from latentdc.errors import InputError, unknown
 if TYPE_CHECKING:
     from accelerate.accelerator import Accelerator
 
+_log = logging.getLogger(__name__)
 _KNOWN = ("cpu", "cuda", "mps", "xpu")
+_PRECISIONS = ("fp32", "bf16")
 _PATIENCE = timedelta(hours=12)
 """How long processes wait for each other: one of them may be taking a sketch of the whole set."""
 
@@ -64,6 +68,46 @@ def _count(kind: str) -> int:
 
 def _world() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 itself; others imitate it, slowly.
+
+    Of CPUs these are those with AVX-512 (bf16, or at least its byte and word instructions), AMX, or ARM's BF16, as
+    oneDNN tells; torch built without oneDNN has no fast convolutions in it at all.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        told = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return torch.backends.mkldnn.is_available() and told is not None and bool(told())
+    return True
+
+
+def check_precision(precision: str, device: torch.device | None = None) -> None:
+    """Look at a precision before time is spent: warns, once a process, of bf16 on a device that imitates it.
+
+    Args:
+        precision: ``"fp32"`` or ``"bf16"``.
+        device: where it is to be; no warning without.
+
+    Raises:
+        InputError: another precision.
+    """
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision = {unknown('precision', precision, _PRECISIONS)}")
+    if precision == "bf16" and device is not None:
+        _warn_of_bf16(device)
+
+
+@functools.cache
+def _warn_of_bf16(device: torch.device) -> None:
+    if not has_bf16(device):
+        _log.warning(
+            'precision = "bf16": this %s has no instructions for it and imitates it, slowly (a convolution on a CPU '
+            'without AVX-512 takes a hundred times as long as in fp32). Take "fp32" here (--precision fp32).',
+            "CPU" if device.type == "cpu" else "GPU",
+        )
 
 
 def free_bytes(device: torch.device) -> int:

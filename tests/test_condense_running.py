@@ -52,7 +52,7 @@ def test_runs_of_different_precision_share_a_process(tiny_store: ClassStore) -> 
     assert torch.equal(single, again)
     assert not torch.equal(single, half)
     torch.testing.assert_close(single, half, rtol=0.1, atol=0.05)
-    with pytest.raises(InputError, match='"fp16": choose "fp32" or "bf16"'):
+    with pytest.raises(InputError, match='precision = "fp16": no such precision'):
         run(tiny_store, source, precision="fp16")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from latentdc import devices
 from latentdc.cli.app import emit, say
-from latentdc.devices import device_of, is_main_process
+from latentdc.devices import check_precision, device_of, has_bf16, is_main_process
 from latentdc.errors import InputError
 
 
@@ -83,3 +83,35 @@ def test_results_are_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         say("done")
         emit({"a": 1})
     assert capsys.readouterr().out == 'done\n{\n  "a": 1\n}\n'
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_slow_bf16_is_warned_of_once(
+    has: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(devices, "has_bf16", lambda device: has)
+    devices._warn_of_bf16.cache_clear()
+    cpu = torch.device("cpu")
+    check_precision("fp32", cpu)
+    check_precision("bf16")  # nobody said where
+    assert not caplog.text
+    for _ in range(2):
+        check_precision("bf16", cpu)
+    devices._warn_of_bf16.cache_clear()
+    assert caplog.text.count("has no instructions for it") == (0 if has else 1)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_bf16_of_a_gpu_is_its_own_not_imitated(has: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: has or including_emulation)
+    assert has_bf16(torch.device("cuda:0")) is has
+
+
+def test_bf16_of_a_cpu_without_onednn_is_imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_bf16(torch.device("cpu"))
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match=r'precision = "bf61": no such precision. Did you mean "bf16"'):
+        check_precision("bf61")

@@ -27,7 +27,7 @@ def _batch() -> Batch:
     return Batch(x, torch.eye(2, dtype=torch.float64)[OWNER], OWNER)
 
 
-@pytest.mark.parametrize("power", [1.0, 4.0])
+@pytest.mark.parametrize("power", [1.0, 2.5, 4.0])
 def test_attention_equals_its_loop(power: float) -> None:
     net, batch = _net(), _batch()
     shown = Attention(power)(net, batch, differentiable=False)

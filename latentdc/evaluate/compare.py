@@ -13,6 +13,7 @@ import latentdc
 from latentdc.bundle import Bundle
 from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
+from latentdc.devices import check_precision
 from latentdc.errors import DataError, InputError, unknown
 from latentdc.evaluate.baselines import USUAL, candidates
 from latentdc.evaluate.ddranking import label_robust_score
@@ -188,8 +189,7 @@ def check_students(students: Sequence[str], precision: str) -> None:
         if student not in ARCHITECTURES and ":" not in student:
             raise InputError(unknown("student", student, ARCHITECTURES))
         resolve(student)  # one of somebody's own may not be importable
-    if precision not in ("fp32", "bf16"):
-        raise InputError(unknown("precision", precision, ("fp32", "bf16")))
+    check_precision(precision)
 
 
 def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, width: int | None) -> list[str]:

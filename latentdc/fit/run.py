@@ -17,6 +17,7 @@ from tqdm import tqdm
 from latentdc.atomic import destination
 from latentdc.checkpoint import Checkpoints, uninterrupted
 from latentdc.data.store import ClassStore
+from latentdc.devices import check_precision
 from latentdc.errors import DivergenceError, InputError
 from latentdc.fit.card import check_publishable, publish
 from latentdc.fit.figures import Figures, measure
@@ -113,8 +114,7 @@ def fit(
     given = [length for length in (steps, minutes) if length is not None]
     if len(given) != 1 or not 0 < given[0] < math.inf:  # NaN is not between them either.
         raise InputError(f"steps = {steps}, minutes = {minutes}: give exactly one of them, a finite number above 0")
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f'precision "{precision}": give "fp32" or "bf16"')
+    check_precision(precision, torch.device(device))
     if isinstance(also_fits, str):
         raise InputError(f'also_fits = "{also_fits}": give a list of names of data sets')
     out = destination(out)

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar, TypeVarTuple
 import torch
 from torch import Tensor, nn
 
+from latentdc.devices import check_precision
 from latentdc.errors import InputError, MissingExtraError
 from latentdc.types import EVERYTHING, Net, Observation, Part
 
@@ -28,13 +29,12 @@ _SHAPES = 64
 
 
 def precision_context(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast for ``"bf16"``, a context that does nothing for ``"fp32"``.
+    """Autocast for ``"bf16"``, a context that does nothing for ``"fp32"``; warns once where bf16 is slow.
 
     Raises:
         InputError: another precision.
     """
-    if precision not in ("fp32", "bf16"):
-        raise InputError(f'precision = "{precision}": choose "fp32" or "bf16"')
+    check_precision(precision, device)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
