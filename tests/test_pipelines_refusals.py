@@ -68,6 +68,10 @@ def test_a_finished_bundle_of_another_run_is_not_lost(tiny_store: ClassStore, ma
     again = ("source.width=4", "source.num_per_class=6")
     with pytest.raises(InputError, match=r"finished bundle of another run \(other: seed, source\.num_per_class\)"):
         quiet("pixels")(tiny_store, "dm", steps=1, seed=3, images_per_class=1, settings=again, out=out)
+    other = {"steps": 1, "seed": 3, "images_per_class": 1}
+    with pytest.raises(InputError, match="finished bundle of another run"):
+        quiet("pixels").estimate(tiny_store, "dm", overrides=other, settings=again, out=out)
+    assert quiet("pixels").estimate(tiny_store, "dm", overrides=other, settings=again, out=out, resume=False)
     with pytest.raises(InputError, match=r"another run \(other: data\)"):
         quiet("pixels")(make_store(20), "dm", steps=1, images_per_class=1, settings=small, out=out)
     assert torch.equal(load_bundle(out).bank.latents()["x"], before)

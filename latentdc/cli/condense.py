@@ -132,11 +132,11 @@ def condense(
     real = options.opened(
         data, size=size, classes=classes, limit=limit, download=download, no_mirror=no_mirror, hold_out=hold_out
     )
-    told: dict[str, Any] = {"sketch": sketch, "settings": settings or (), "overrides": changes}
+    told: dict[str, Any] = {"out": out, "resume": resume is Resume.auto, "sketch": sketch, "settings": settings or ()}
     if dry_run:
-        _show(pipe.estimate(real, recipe, out=out, **told), json)
+        _show(pipe.estimate(real, recipe, overrides=changes, **told), json)
     else:
-        _report(pipe(real, recipe, out=out, resume=resume is Resume.auto, **told), json)
+        _report(pipe(real, recipe, overrides=changes, **told), json)
 
 
 def _settings(recipe: str, settings: list[str] | None, num_pairs: int | None) -> None:

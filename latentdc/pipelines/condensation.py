@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from latentdc.atomic import destination
-from latentdc.bundle import check_savable, reference
+from latentdc.bundle import reference
 from latentdc.condense import Step
 from latentdc.data.sources import Data, open_data
 from latentdc.data.store import ClassStore
@@ -195,12 +195,13 @@ class CondensationPipeline:
         sketch: Sketch | str | Path | None = None,
         settings: Sequence[str] = (),
         overrides: Mapping[str, Any] | None = None,
+        resume: bool = True,
         copy_decoder: bool = True,
     ) -> dict[str, Any]:
         """What a run would take, measured on a few steps: see ``latentdc.recipe.dry_run``.
 
         Args:
-            data, recipe, sketch, settings, overrides, copy_decoder: as for the run itself.
+            data, recipe, sketch, settings, overrides, resume, copy_decoder: as for the run itself.
             out: where the run would write; looked at if given.
 
         Raises:
@@ -208,11 +209,9 @@ class CondensationPipeline:
         """
         given = Sketch.load(sketch) if isinstance(sketch, (str, Path)) else sketch
         store, built = self.prepare(data, recipe, sketch=given, settings=settings, overrides=overrides)
-        if not copy_decoder:
-            self._named(built)
+        named = None if copy_decoder else self._named(built)
         if out is not None:
-            parts = {"decoder": built.decoder, "formation": built.formation}
-            check_savable(destination(out), **parts, carried=copy_decoder)
+            Run(built, store, destination(out), self.device, decoder_reference=named).check(given, resume=resume)
         return dry_run(built, store, given=given, device=self.device, copy_decoder=copy_decoder)
 
     def __call__(

@@ -96,17 +96,7 @@ class Run:
     ) -> CondensationOutput:
         """Source, start, loop, order of rows, bundle, picture; see ``CondensationPipeline.__call__``."""
         built, recipe = self.built, self.built.recipe
-        # What would stop the writing at the end is better known before the first step.
-        carried = self.decoder_reference is None
-        check_savable(self.out, decoder=built.decoder, formation=built.formation, carried=carried)
-        if resume and not checkpoints_in(self.folder):
-            must_be_of_this_run(self.out, recipe, built.spec)
-        if (place := recipe.init.options.get("path")) and Path(place).resolve() == self.out.resolve():
-            raise InputError(
-                f"{self.out}: a bundle cannot be written over the one it starts from. Give another folder."
-            )
-        if given is not None and not recipe.steps:
-            raise InputError("steps = 0 keeps the start as it is, so no sketch is looked at: leave --sketch out.")
+        self.check(given, resume=resume)
         accelerator: Any = accelerator_on(self.device)  # Parts of accelerate carry no types.
         if recipe.steps and recipe.source.kind != "sketch":
             make_source(built, self.store)  # made again where it is used: here its options are looked at
@@ -121,7 +111,8 @@ class Run:
                 start = self._start_report(self._start_images(began), began)
                 self._write(self._stored(self._labelled(began)), start, {}, None)
         accelerator.wait_for_everyone()
-        fetched = None if carried else self.decoder_folder  # and not fetched again, perhaps without a token
+        # A decoder that is not carried is not fetched again, perhaps without a token.
+        fetched = None if self.decoder_reference is None else self.decoder_folder
         bundle = load_bundle(self.out, classes=self._classes(), decoder_folder=fetched)
         return CondensationOutput(bundle, self.out, recipe, loss)
 
@@ -186,6 +177,24 @@ class Run:
             return bank
         lesson = Lesson(self.store, recipe.seed, self.device, recipe.precision, recipe.compile)
         return relabelled(make_part("labels", recipe.labels), bank, built.decoder, built.formation, lesson)
+
+    def check(self, given: Sketch | None, *, resume: bool) -> None:
+        """Refuse what would stop the run at its end, or lose what stands in its place, before its first step.
+
+        Raises:
+            InputError: the place cannot be written, holds the finished bundle of another run, or is the bundle that
+                this one starts from; or a sketch is given to a run without steps.
+        """
+        recipe, carried = self.built.recipe, self.decoder_reference is None
+        check_savable(self.out, decoder=self.built.decoder, formation=self.built.formation, carried=carried)
+        if resume and not checkpoints_in(self.folder):
+            must_be_of_this_run(self.out, recipe, self.built.spec)
+        if (place := recipe.init.options.get("path")) and Path(place).resolve() == self.out.resolve():
+            raise InputError(
+                f"{self.out}: a bundle cannot be written over the one it starts from. Give another folder."
+            )
+        if given is not None and not recipe.steps:
+            raise InputError("steps = 0 keeps the start as it is, so no sketch is looked at: leave --sketch out.")
 
     @property
     def folder(self) -> Path:
