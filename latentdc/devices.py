@@ -77,7 +77,7 @@ def has_bf16(device: torch.device) -> bool:
     oneDNN tells; torch built without oneDNN has no fast convolutions in it at all.
     """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         told = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
         return torch.backends.mkldnn.is_available() and told is not None and bool(told())

@@ -25,7 +25,7 @@ def plot_bytes(reports: Sequence[Report], path: str | Path, *, student: str = "c
     rows = _rows_of(student, reports)
     figure, axes = _figure(6, 4)
     for name in dict.fromkeys(row.name for row in rows):
-        points = sorted({(r.bytes_per_class, r.accuracy_mean, r.accuracy_std) for r in rows if r.name == name})
+        points = sorted({(r.bytes_per_class, r.accuracy_mean, r.accuracy_std or 0.0) for r in rows if r.name == name})
         sizes, means, deviations = zip(*points, strict=True)
         axes.errorbar(sizes, means, deviations, marker="o", capsize=3, label=name)
     axes.set(xscale="log", xlabel="bytes per class", ylabel="accuracy (%)")
@@ -51,7 +51,7 @@ def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student:
     ]
     own.sort(key=lambda each: each[1].accuracy_mean)
     figure, axes = _figure(7, 1.2 + 0.22 * len(own))
-    means, deviations = [row.accuracy_mean for _, row in own], [row.accuracy_std for _, row in own]
+    means, deviations = [row.accuracy_mean for _, row in own], [row.accuracy_std or 0.0 for _, row in own]
     axes.errorbar(means, range(len(own)), xerr=deviations, fmt="o", capsize=3, markersize=4)
     axes.set_ylim(-0.6, len(own) - 0.4)
     axes.set_yticks(range(len(own)), [name for name, _ in own], fontsize=8)

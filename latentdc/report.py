@@ -55,7 +55,7 @@ def read_report(path: str | Path) -> Report:
 
 def _cells(row: Row) -> list[str]:
     """Images and bytes per class, accuracy and number of runs, as printed."""
-    accuracy = f"{row.accuracy_mean:.1f} ± {row.accuracy_std:.1f}" if row.num_runs > 1 else f"{row.accuracy_mean:.1f}"
+    accuracy = f"{row.accuracy_mean:.1f}" + ("" if row.accuracy_std is None else f" ± {row.accuracy_std:.1f}")
     return [f"{row.images_per_class:g}", f"{row.bytes_per_class:,.0f}", accuracy, str(row.num_runs)]
 
 

@@ -198,7 +198,14 @@ def test_compile_reaches_the_recipe(told: bool, monkeypatch: pytest.MonkeyPatch)
     from latentdc.pipelines.condensation import CondensationPipeline
 
     def estimate(
-        pipe: CondensationPipeline, data: object, recipe: str, *, sketch: object, out: Path, **changes: Any
+        pipe: CondensationPipeline,
+        data: object,
+        recipe: str,
+        *,
+        sketch: object,
+        out: Path,
+        resume: bool,
+        **changes: Any,
     ) -> dict:
         return {"compile": pipe.prepare(data, recipe, **changes)[1].recipe.compile}
 

@@ -60,6 +60,8 @@ def test_every_decoders_folder(name: str, tmp_path: Path) -> None:
         numbers = sum(math.prod(shape) for shape in space["latents"].values())
         assert space["bytes"] == {"fp32": 4 * numbers, "fp16": 2 * numbers, "int8": numbers, "int4": (numbers + 1) // 2}
     assert facts["weight_bytes"] == sum(v.numel() * v.element_size() for v in decoder.state_dict().values())
+    assert facts["num_weights"] == sum(v.numel() for v in decoder.parameters())
+    assert facts["num_buffers"] == sum(v.numel() for v in decoder.state_dict().values()) - facts["num_weights"]
     with Image.open(tmp_path / "g.png") as picture:
         assert picture.width > 8
     text = run("inspect", tmp_path / "d", *own)

@@ -108,6 +108,19 @@ def test_evaluate_prints_the_agreed_object(place: Workplace, tmp_path: Path) -> 
     assert written["rows"][0]["accuracy_mean"] == found["rows"][0]["accuracy_mean"]
 
 
+def test_requantise_says_what_is_saved(place: Workplace, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    told = json.loads(run("requantise", place.bundle, "--storage", "int4", "--out", small, "--json"))
+    assert (told["before"]["stored_as"], told["stored_as"]) == ("int8", "int4")
+    assert told["storage"]["latents"] == (told["before"]["storage"]["latents"] + 1) // 2
+    assert json.loads(run("inspect", small, "--json"))["stored_as"] == "int4"
+    assert json.loads(run("inspect", place.bundle, "--json"))["stored_as"] == "int8", "the old one is what it was"
+    result = CliRunner().invoke(app, ["requantise", str(place.bundle), "--storage", "fp16", "--out", str(small)])
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+    assert "fp16 in place of int8" in run("requantise", place.bundle, "--storage", "fp16", "--out", tmp_path / "more")
+
+
 @pytest.mark.parametrize("format", ["pt", "parquet"])
 def test_decode_overwrites_nothing(place: Workplace, tmp_path: Path, format: str) -> None:
     (tmp_path / "thesis").write_text("years of work")

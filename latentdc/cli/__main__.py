@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from latentdc.allocator import keep_freed_memory
-from latentdc.cli import catalogue, compare, condense, convert, decode, evaluate, fit, inspect, push, sketch
+from latentdc.cli import catalogue, compare, condense, convert, decode, evaluate, fit, inspect, push, requantise, sketch
 from latentdc.cli.app import app
 
 app.command()(condense.condense)
@@ -12,6 +12,7 @@ app.command()(compare.compare)
 app.command()(decode.decode)
 app.command()(convert.convert)
 app.command()(inspect.inspect)
+app.command()(requantise.requantise)
 app.command()(push.push)
 app.command()(catalogue.recipes)
 app.command()(catalogue.cite)

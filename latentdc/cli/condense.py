@@ -23,15 +23,6 @@ class Resume(StrEnum):
     never = "never"
 
 
-class Storage(StrEnum):
-    """How latents are kept."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    int8 = "int8"
-    int4 = "int4"
-
-
 Decoder = Annotated[
     str | None,
     typer.Option(
@@ -48,7 +39,7 @@ Bytes = Annotated[
     int | None, typer.Option("--bytes-per-class", help="As many rows as fit, scales and labels included.")
 ]
 Stored = Annotated[
-    Storage | None,
+    options.Storage | None,
     typer.Option(
         "--storage", help="How the finished latents are kept: int8 costs hardly any accuracy, int4 halves its bytes."
     ),

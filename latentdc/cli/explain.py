@@ -41,24 +41,26 @@ def decoder_facts(decoder: Any) -> dict[str, Any]:
 
     Returns:
         ``class``, ``model`` (its name in the table of decoders, None for somebody's own), ``what`` (a line),
-        ``image_shape``, ``num_classes`` (0 without), ``num_weights``, ``weight_bytes``, ``latents``, ``spaces`` (for
-        each ``latents``, ``numbers`` and ``bytes`` of one by storage; ``current`` marks the one it is read in),
-        ``settings`` (what differs from its class's defaults), ``steps``.
+        ``image_shape``, ``num_classes`` (0 without), ``num_weights`` (of parameters), ``num_buffers`` (numbers kept
+        beside them), ``weight_bytes`` (of both), ``latents``, ``spaces`` (for each
+        ``latents``, ``numbers`` and ``bytes`` of one by storage; ``current`` marks the one it is read in), ``settings``
+        (what differs from its class's defaults), ``steps``.
     """
     from latentdc.decoders import DECODERS
     from latentdc.decoders.settings import current_settings
 
     model = next((name for name, kind in DECODERS.items() if kind is type(decoder)), None)
     config = getattr(decoder, "config", {})
-    weights = list(decoder.state_dict().values())
+    kept, learnt = decoder.state_dict(), dict(decoder.named_parameters(remove_duplicate=False))
     return {
         "class": type(decoder).__name__,
         "model": model,
         "what": what_text(decoder, model),
         "image_shape": list(decoder.image_shape),
         "num_classes": int(config.get("num_classes") or 0),
-        "num_weights": sum(weight.numel() for weight in weights),
-        "weight_bytes": sum(weight.numel() * weight.element_size() for weight in weights),
+        "num_weights": sum(value.numel() for name, value in kept.items() if name in learnt),
+        "num_buffers": sum(value.numel() for name, value in kept.items() if name not in learnt),
+        "weight_bytes": sum(value.numel() * value.element_size() for value in kept.values()),
         "latents": {name: list(shape) for name, shape in decoder.latent_shapes.items()},
         "spaces": _spaces(decoder),
         "settings": {name: value for name, value in current_settings(decoder).items() if name != "plan"},
@@ -88,10 +90,11 @@ def what_text(decoder: Any, model: str | None) -> str:
 def decoder_lines(facts: Mapping[str, Any]) -> list[str]:
     """The facts of ``decoder_facts`` for a reader."""
     classes = f"{facts['num_classes']} classes" if facts["num_classes"] else "any class"
+    buffers = f", and {facts['num_buffers']:,} numbers in buffers" if facts["num_buffers"] else ""
     lines = [
         f"decoder {facts['class']}: {facts['what']}",
         f"images       {shape_text(facts['image_shape'])}, {classes}",
-        f"weights      {facts['num_weights']:,} ({facts['weight_bytes']:,} bytes as loaded)",
+        f"weights      {facts['num_weights']:,}{buffers} ({facts['weight_bytes']:,} bytes as loaded)",
     ]
     for name, space in facts["spaces"].items():
         sizes = ", ".join(f"{size:,} in {storage}" for storage, size in space["bytes"].items())

@@ -21,6 +21,15 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Storage(StrEnum):
+    """How latents are kept."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+    int4 = "int4"
+
+
 Data = Annotated[
     str,
     typer.Option(

@@ -50,9 +50,9 @@ class Row:
         return statistics.fmean(run.accuracy for run in self.runs)
 
     @property
-    def accuracy_std(self) -> float:
-        """Sample standard deviation over the runs (divisor runs − 1; 0 for one run), in points."""
-        return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else 0.0
+    def accuracy_std(self) -> float | None:
+        """Sample standard deviation over the runs (divisor runs − 1), in points; None for one run, which has none."""
+        return statistics.stdev(run.accuracy for run in self.runs) if len(self.runs) > 1 else None
 
     @property
     def num_runs(self) -> int:
