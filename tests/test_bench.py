@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.bench_profile import KINDS, RECIPES, shares
 from bench.bench_showing import showing
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
@@ -48,6 +49,14 @@ def test_steps_and_bare_passes_are_timed_apart() -> None:
 def test_passes_are_timed_by_how_they_are_run() -> None:
     seconds = showing(Setting(TINY), 6)
     assert min(seconds(observer(parts=parts)) for parts in (EMBEDDING, EVERYTHING)) > 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_profile_shares_out_the_whole_step(recipe: str) -> None:
+    found = shares(Setting(TINY), recipe, steps=1)
+    assert tuple(found) == (*KINDS, "rest")
+    assert sum(found.values()) == pytest.approx(1)
+    assert found["convolution"] > 0
 
 
 def test_a_step_by_hand_is_a_step_of_the_loop() -> None:
