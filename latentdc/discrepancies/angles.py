@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies.base import Discrepancy, Summary, class_means, class_sums, must_cover
+from latentdc.discrepancies.base import Discrepancy, Summary, class_means, exact_sums, must_cover
 from latentdc.errors import InputError
 
 
@@ -48,7 +48,7 @@ class Cosine(Discrepancy):
         """Float64 sums ``(k, …)`` and counts ``(k,)``; ``scale`` has no meaning here."""
         del scale
         with torch.no_grad():
-            return Summary(*class_sums(points.double(), owner, num_classes, w))
+            return Summary(*exact_sums(points, owner, num_classes, w))
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes, and over output units, in the points' dtype."""

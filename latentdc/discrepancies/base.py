@@ -11,6 +11,9 @@ from torch import Tensor
 
 from latentdc.errors import InputError
 
+_COLUMNS = 2048
+"""Coordinates that are summed at a time on a CPU: 4 MB of float64 for 256 points."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -131,6 +134,30 @@ def class_sums(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None
     if w is not None:
         member = member * w.to(points.dtype)[:, None]
     return (member.T @ points.flatten(1)).view(num_classes, *points.shape[1:]), member.sum(0)
+
+
+def exact_sums(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``class_sums`` in float64 whatever the points' dtype, without their gradient.
+
+    Of real images many classes are seldom among the points, and maps are wide: only those that are take part, and on a
+    CPU a few coordinates at a time, so that the float64 copy of the points stays in the processor's cache.
+    """
+    with torch.no_grad():
+        classes, place = torch.unique(owner, return_inverse=True)
+        member = torch.nn.functional.one_hot(place, len(classes)).double()  # (n, c)
+        if w is not None:
+            member = member * w.double()[:, None]
+        flat = points.detach().flatten(1)
+        sums, counts = flat.new_zeros((num_classes, flat.shape[1]), dtype=torch.float64), member.new_zeros(num_classes)
+        counts[classes] = member.sum(0)
+        for part, into in zip(_blocks(flat), _blocks(sums), strict=True):
+            into[classes] = member.T @ part.double()
+    return sums.view(num_classes, *points.shape[1:]), counts
+
+
+def _blocks(flat: Tensor) -> tuple[Tensor, ...]:
+    """Views of a few columns each; on an accelerator of all."""
+    return torch.split(flat, _COLUMNS, dim=1) if flat.device.type == "cpu" else (flat,)
 
 
 def class_means(points: Tensor, owner: Tensor, num_classes: int, w: Tensor | None = None) -> tuple[Tensor, Tensor]:

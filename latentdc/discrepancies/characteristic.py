@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies.base import Discrepancy, Summary, class_means, class_sums, must_be_sums, must_cover
+from latentdc.discrepancies.base import Discrepancy, Summary, class_means, exact_sums, must_be_sums, must_cover
 from latentdc.discrepancies.directions import normal_vectors
 from latentdc.errors import InputError
 
@@ -76,7 +76,7 @@ class CharacteristicFunction(Discrepancy):
         """Float64 sums of [cos, sin] ``(k, 2 num)`` and counts ``(k,)``; ``scale`` has no meaning here."""
         del scale
         with torch.no_grad():
-            return Summary(*class_sums(self._waves(points).double(), owner, num_classes, w))
+            return Summary(*exact_sums(self._waves(points), owner, num_classes, w))
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes, in the points' dtype."""

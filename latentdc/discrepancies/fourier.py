@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies.base import Discrepancy, Summary, class_means, class_sums, must_cover
+from latentdc.discrepancies.base import Discrepancy, Summary, class_means, exact_sums, must_cover
 from latentdc.discrepancies.kernels import FACTORS, mean_square_distance
 from latentdc.errors import InputError
 
@@ -80,7 +80,7 @@ class RandomFourier(Discrepancy):
             if found is None:
                 raise InputError(f"{type(self).__name__} has no kernel lengths; give scale")
             waves = self._waves(points, owner, found)
-            return Summary(*class_sums(waves.double(), owner, num_classes, w), scale=found)
+            return Summary(*exact_sums(waves, owner, num_classes, w), scale=found)
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes, in the points' dtype."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from latentdc.discrepancies.base import Discrepancy, Summary, class_means, class_sums, must_be_sums, must_cover
+from latentdc.discrepancies.base import Discrepancy, Summary, class_means, exact_sums, must_be_sums, must_cover
 from latentdc.errors import InputError
 
 
@@ -34,7 +34,7 @@ class Mean(Discrepancy):
         """Float64 sums ``(k, …)`` and counts ``(k,)``; ``scale`` has no meaning here."""
         del scale
         with torch.no_grad():
-            return Summary(*class_sums(points.double(), owner, num_classes, w))
+            return Summary(*exact_sums(points, owner, num_classes, w))
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
         """Sum over the present classes of the squared difference of means, in the points' dtype."""
@@ -127,7 +127,7 @@ class Moments(Discrepancy):
         with torch.no_grad():
             x = points.double()
             powers = (x, x * x, x * x * x)[: self._highest]
-            sums, counts = zip(*(class_sums(power, owner, num_classes, w) for power in powers), strict=True)
+            sums, counts = zip(*(exact_sums(power, owner, num_classes, w) for power in powers), strict=True)
             return Summary(torch.cat(sums, 1), counts[0])
 
     def __call__(self, real: Summary, points: Tensor, owner: Tensor, w: Tensor | None = None) -> Tensor:
