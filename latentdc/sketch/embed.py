@@ -12,7 +12,7 @@ from torch import Tensor
 from latentdc.data.augment import Augment, AugmentDraw
 from latentdc.data.store import ClassStore
 from latentdc.discrepancies import Discrepancy, Summary
-from latentdc.discrepancies.base import class_sums
+from latentdc.discrepancies.base import exact_sums
 from latentdc.networks import Network
 from latentdc.networks.compiled import Observe, Observed, precision_context
 from latentdc.representations import Additive, Representation, rows_of, seen_together
@@ -201,4 +201,4 @@ class Embedder:
     ) -> Summary:
         if term.see.kind == "points":
             return term.by.summarise(points, owner, num_classes, scale=scale)
-        return Summary(*class_sums(points.double(), owner, num_classes, w))
+        return Summary(*exact_sums(points, owner, num_classes, w))
