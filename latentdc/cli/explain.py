@@ -42,9 +42,9 @@ def decoder_facts(decoder: Any) -> dict[str, Any]:
     Returns:
         ``class``, ``model`` (its name in the table of decoders, None for somebody's own), ``what`` (a line),
         ``image_shape``, ``num_classes`` (0 without), ``num_weights`` (of parameters), ``num_buffers`` (numbers kept
-        beside them), ``weight_bytes`` (of both), ``latents``, ``spaces`` (for each
-        ``latents``, ``numbers`` and ``bytes`` of one by storage; ``current`` marks the one it is read in), ``settings``
-        (what differs from its class's defaults), ``steps``.
+        beside them), ``weight_bytes`` (of both), ``latents``, ``spaces`` (for each ``latents``, ``numbers`` and
+        ``bytes`` of one by storage; ``current`` marks the one it is read in), ``settings`` (what differs from its
+        class's defaults), ``steps``.
     """
     from latentdc.decoders import DECODERS
     from latentdc.decoders.settings import current_settings
