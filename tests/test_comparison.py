@@ -106,7 +106,7 @@ def test_a_budget_of_operations_buys_steps_by_what_they_compute(data: Data, tmp_
         assert found["flops"] == {"step": counted.step, "networks": counted.networks}
         assert (counted.networks > 0) == (name == "dance")
         page = (tmp_path / name / "README.md").read_text()
-        assert f"{budget:g} teraflops of condensation a cell" in page
+        assert f"{budget:g} x 10^12 operations of condensation a cell" in page
         assert re.search(rf"\| {name} \| 12 \| \d+ \| [\d.e-]+ \|", page)
 
 
