@@ -51,7 +51,7 @@ def test_options_exist(arguments: list[str]) -> None:
 def test_every_command_is_listed() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout.split("Commands:")[1]
     commands = [line.split()[0] for line in shown.splitlines() if re.match(r"  \w", line)]
-    assert len(commands) == 11
+    assert len(commands) == 12
     assert not [command for command in commands if f"`latentdc {command}" not in TEXT]
 
 
