@@ -105,7 +105,7 @@ def _warn_of_bf16(device: torch.device) -> None:
     if not has_bf16(device):
         _log.warning(
             'precision = "bf16": this %s has no instructions for it and imitates it, slowly (a convolution on a CPU '
-            'without AVX-512 takes a hundred times as long as in fp32). Take "fp32" here (--precision fp32).',
+            'without AVX-512 takes tens of times as long as in fp32). Take "fp32" here (--precision fp32).',
             "CPU" if device.type == "cpu" else "GPU",
         )
 

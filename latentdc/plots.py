@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def plot_bytes(reports: Sequence[Report], path: str | Path, *, student: str = "c
     rows = _rows_of(student, reports)
     figure, axes = _figure(6, 4)
     for name in dict.fromkeys(row.name for row in rows):
-        points = sorted({(r.bytes_per_class, r.accuracy_mean, r.accuracy_std or 0.0) for r in rows if r.name == name})
+        points = sorted({(r.bytes_per_class, r.accuracy_mean, _bar(r)) for r in rows if r.name == name})
         sizes, means, deviations = zip(*points, strict=True)
         axes.errorbar(sizes, means, deviations, marker="o", capsize=3, label=name)
     axes.set(xscale="log", xlabel="bytes per class", ylabel="accuracy (%)")
@@ -51,7 +52,7 @@ def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student:
     ]
     own.sort(key=lambda each: each[1].accuracy_mean)
     figure, axes = _figure(7, 1.2 + 0.22 * len(own))
-    means, deviations = [row.accuracy_mean for _, row in own], [row.accuracy_std or 0.0 for _, row in own]
+    means, deviations = [row.accuracy_mean for _, row in own], [_bar(row) for _, row in own]
     axes.errorbar(means, range(len(own)), xerr=deviations, fmt="o", capsize=3, markersize=4)
     axes.set_ylim(-0.6, len(own) - 0.4)
     axes.set_yticks(range(len(own)), [name for name, _ in own], fontsize=8)
@@ -64,6 +65,11 @@ def plot_accuracies(reports: Mapping[str, Report], path: str | Path, *, student:
     if real:
         figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     return _save(figure, path)
+
+
+def _bar(row: Row) -> float:
+    """Length of an error bar; NaN, which draws none, where one run has no deviation."""
+    return math.nan if row.accuracy_std is None else row.accuracy_std
 
 
 def _rows_of(student: str, reports: Sequence[Report]) -> list[Row]:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from bench.bench_profile import KINDS, RECIPES, shares
+from bench.bench_real_side import ways
 from bench.bench_showing import showing
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
@@ -57,6 +59,13 @@ def test_a_profile_shares_out_the_whole_step(recipe: str) -> None:
     assert tuple(found) == (*KINDS, "rest")
     assert sum(found.values()) == pytest.approx(1)
     assert found["convolution"] > 0
+
+
+def test_both_ways_of_the_real_side_find_the_same() -> None:
+    (own, plain), powers = ways(TINY, 6).values()
+    for mine, theirs in zip(own(), plain(), strict=True):  # type: ignore[call-overload]
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(*(way() for way in powers))
 
 
 def test_a_step_by_hand_is_a_step_of_the_loop() -> None:

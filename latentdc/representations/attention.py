@@ -52,9 +52,9 @@ class Attention:
                     'none: use a convolutional one of at least two depths, such as source.arch = "convnet", or see = '
                     '"features".'
                 )
-            return tuple(functional.normalize(_to_the(layer, self.power).sum(1).flatten(1), dim=1) for layer in maps)
+            return tuple(functional.normalize(to_the(layer, self.power).sum(1).flatten(1), dim=1) for layer in maps)
 
 
-def _to_the(x: Tensor, power: float) -> Tensor:
+def to_the(x: Tensor, power: float) -> Tensor:
     """``|x|^power``; of the paper's 4 by squaring twice, which takes a third of the time of a general power."""
     return x.square().square() if power == 4 else x.abs().pow(power)
