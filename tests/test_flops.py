@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import pytest
 import torch
 
+from latentdc.data.sampling import KMeansSampler, UniformSampler
 from latentdc.data.store import ClassStore
 from latentdc.recipe import Flops, build, count_flops, parse_recipe
 from latentdc.recipe.build import Built
+from latentdc.recipe.estimate import missed_looks
 
 HIDDEN = 2 * (64 * 8 + 8 * 8)
 """Of the two hidden layers of an MLP of width 8, for one image of 64 numbers; 3 classes."""
@@ -61,3 +64,20 @@ def test_networks_that_a_pool_trains_are_counted_once_each(tiny_store: ClassStor
     assert one.networks == pytest.approx(trained, rel=0.1), "and the look that finds whether it diverged"
     assert two.networks == 2 * one.networks
     assert two.step == one.step
+
+
+@pytest.mark.parametrize("every", [1, 2, 10, 1000])
+def test_looks_of_a_sampler_are_spread_over_the_steps_between_them(
+    tiny_store: ClassStore, cpu: torch.device, every: int
+) -> None:
+    plain = count_flops(built(tiny_store), tiny_store, device=cpu).step
+    sampler = {"kind": "kmeans", "every": every}
+    found = count_flops(built(tiny_store, source__sampler=sampler), tiny_store, device=cpu).step
+    look = len(tiny_store) * (HIDDEN + OUT)
+    assert found - plain == pytest.approx(look / every)
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, 0), (2, 0), (3, Fraction(1, 3)), (10, Fraction(1, 10))])
+def test_a_timed_trial_counts_no_look_twice(tiny_store: ClassStore, every: int, expected: Fraction) -> None:
+    assert missed_looks(KMeansSampler(tiny_store, every=every), range(1, 3)) == expected
+    assert missed_looks(UniformSampler(tiny_store), range(1, 3)) == 0

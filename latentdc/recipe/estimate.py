@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from latentdc.bundle import shared_bytes
 from latentdc.condense import Step, condense
+from latentdc.data.sampling import Sampler
 from latentdc.data.store import ClassStore
 from latentdc.devices import accelerator_on, device_of
 from latentdc.initialise import initialise
@@ -169,8 +171,17 @@ def _rehearsed(source: Source, device: torch.device) -> tuple[float, float, int]
     if source.sampler.period:
         started = time.perf_counter()
         source.view(0)  # the sampler's first look; the loop's own first step is not among those measured
-        look_seconds = (time.perf_counter() - started) / source.sampler.period
+        look_seconds = time.perf_counter() - started
+        look_seconds *= float(missed_looks(source.sampler, range(1, _TRIAL_STEPS)))
     return network_seconds, look_seconds, source.pool.state_bytes()
+
+
+def missed_looks(sampler: Sampler, steps: range) -> Fraction:
+    """Looks a step that a sampler takes in a long run, less those that it takes a step among the trial's ``steps``."""
+    if not sampler.period:
+        return Fraction()
+    taken = sum(step % sampler.period == 0 for step in steps)
+    return Fraction(1, sampler.period) - Fraction(taken, len(steps))
 
 
 def _step_seconds(built: Built, source: Source, device: torch.device) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from latentdc.networks.pool import Pool
 from latentdc.networks.train import TrainSpec
 from latentdc.networks.trained import Trainer
 from latentdc.recipe.build import Built, with_start
-from latentdc.recipe.estimate import trial, trial_sketch
+from latentdc.recipe.estimate import missed_looks, trial, trial_sketch
 from latentdc.recipe.real import make_source
 from latentdc.source import Minibatches
 
@@ -31,7 +32,7 @@ class Flops:
 
     Of a convolution the backward pass takes twice what the forward pass took, and a gradient of a gradient as much as
     the products that it is made of: all are counted as they run. Normalisation, pooling and what is done to single
-    numbers are not counted.
+    numbers are not counted, nor are the distances of a k-means.
     """
 
     step: float
@@ -55,17 +56,19 @@ def count_flops(built: Built, store: ClassStore, *, device: torch.device | None 
         source, *_ = trial_sketch(built, store, device, built.recipe.source)
     source = source or make_source(built, store, progress=False)
     networks = look = 0.0
+    looks = Fraction()
     if isinstance(source, Minibatches):
         source = copy.copy(source).to(device)
         source.pool, networks = _rehearsed(source.pool)
+        looks = missed_looks(source.sampler, range(_COUNTED_STEPS))
         if source.sampler.period:
             with _counting() as told:
                 source.view(0)
-            look = told[0] / source.sampler.period
+            look = told[0]
     ready = with_start(built, source, store, device=device)
     with _counting() as told:
         trial(built, ready, device, _COUNTED_STEPS)
-    return Flops(told[0] / _COUNTED_STEPS + look, networks)
+    return Flops(told[0] / _COUNTED_STEPS + look * float(looks), networks)
 
 
 def _rehearsed(pool: Pool) -> tuple[Pool, float]:
