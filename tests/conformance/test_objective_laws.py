@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 from latentdc.data.augment import DSA
 from latentdc.data.sampling import UniformSampler
 from latentdc.data.store import ClassStore
-from latentdc.discrepancies import DISCREPANCIES
+from latentdc.discrepancies import DISCREPANCIES, Atoms, Energy, Norm, Sinkhorn, Sliced
 from latentdc.errors import RecipeError
 from latentdc.networks import FixedPool, FreshPool, fingerprint
 from latentdc.objectives import OBJECTIVES, Match
@@ -26,6 +28,23 @@ MATCHES = [
     for by, part in DISCREPANCIES.items()
     if look.kind in part.accepts
 ]
+SEES: dict[str, Callable[[], Any]] = {
+    **REPRESENTATIONS,
+    "maps": partial(Features, layer="maps"),
+    "convolutions": partial(Gradients, layers="convolutions"),
+    "whole": partial(Gradients, rows="whole"),
+}
+BYS: dict[str, Callable[[], Any]] = {
+    **DISCREPANCIES,
+    "absolute": partial(Norm, p=1),
+    "transport": partial(Sinkhorn, blur=0.0),
+    "sinkhorn-1": partial(Sinkhorn, p=1),
+    "sliced-energy": partial(Sliced, metric="energy"),
+    "unbiased-energy": partial(Energy, relative=True, unbiased=True),
+    "plain-atoms": partial(Atoms, squared=False),
+}
+MATCHES += [("maps", "mean"), ("convolutions", "mean"), ("convolutions", "absolute"), ("whole", "cosine")]
+MATCHES += [("features", by) for by in BYS if by not in DISCREPANCIES]
 OTHERS = {"prefixes": [("features", "mean"), ("features", "energy"), ("gradients", "cosine")]}
 """Pairs for each objective that is no plain match: one of each kind, of sums and of points."""
 CASES = [
@@ -40,7 +59,7 @@ CASES = [
 def case(request: pytest.FixtureRequest, make_store: Store) -> tuple[Match, Source, Batch]:
     objective, see, by, kind = request.param
     store = make_store(6, size=16)
-    match: Match = OBJECTIVES[objective](REPRESENTATIONS[see](), DISCREPANCIES[by]())  # type: ignore[call-arg,assignment]
+    match: Match = OBJECTIVES[objective](SEES[see](), BYS[by]())  # type: ignore[call-arg,assignment]
     if kind == "sketch":
         pool = FixedPool("convnet", store.spec, 0, 2, width=4)
         landmarks = None if match.by.sketchable else 4

@@ -18,6 +18,8 @@ from latentdc.discrepancies import DISCREPANCIES, Cosine, Mean
 from latentdc.latents import decoded
 from latentdc.networks import build
 from latentdc.objectives import OBJECTIVES, PENALTIES, Match, Objective, Prefixes
+from latentdc.recipe import build as build_recipe
+from latentdc.recipe import load_recipe
 from latentdc.representations import (
     REPRESENTATIONS,
     Attention,
@@ -25,8 +27,10 @@ from latentdc.representations import (
     Features,
     Gradients,
     HeadVariance,
+    Logits,
     rows_of,
 )
+from latentdc.resources import shipped
 from latentdc.seeding import stream
 from latentdc.types import Batch
 
@@ -37,10 +41,15 @@ class FixedView:
     """One network in float64 and one real batch; no augmentation."""
 
     def __init__(self) -> None:
-        self.net = build("convnet", SPEC, seed=0, width=4).eval().requires_grad_(False).double()
+        self.net: Any = build("convnet", SPEC, seed=0, width=4).eval().requires_grad_(False).double()
+        self.net.accuracy = 0.7  # as a queue's networks know theirs
         owner = torch.arange(3).repeat_interleave(4)
         x = torch.rand(12, 1, 8, 8, dtype=torch.float64, generator=stream(0, "waist"))
         self.real_batch = Batch(x, torch.nn.functional.one_hot(owner, 3).double(), owner)
+        self.step, self.rng = 0, lambda purpose, cls=0: stream(0, purpose, cls)
+
+    def batch(self, classes: list[int]) -> Batch:
+        return self.real_batch.at(torch.isin(self.real_batch.owner, torch.tensor(classes)).nonzero().flatten())
 
     def augment(self, batch: Batch) -> Batch:
         return batch
@@ -64,6 +73,8 @@ OBJECTIVE: dict[str, Callable[[], Objective]] = {
     "head-variance": lambda: Match(HeadVariance(), Mean()),
     "gradients": lambda: Match(Gradients(), Cosine()),
     "joint-gradients": lambda: Match(Gradients(scope="all"), Cosine()),
+    "whole-gradients": lambda: Match(Gradients(rows="whole"), Cosine()),
+    "logits": lambda: Match(Logits(), Mean()),
     "prefixes": lambda: Prefixes(Features(), Mean()),
     **PENALTIES,
 }
@@ -74,8 +85,17 @@ if set(OBJECTIVES) != {"match", "prefixes"} or {look.kind for look in REPRESENTA
     raise AssertionError("give a new objective or kind of representation its losses here")
 
 
+RECIPES = tuple(name for name, path in shipped("pipelines").items() if load_recipe(path).steps)
+
+
+def of_recipe(name: str) -> Objective:
+    """What a shipped recipe matches, with its weights, options and penalties."""
+    changes = {"decoder": "pixels", "formation": None, "init": "real", "optim.lr": 0.1}
+    return build_recipe(load_recipe(name, overrides=changes), SPEC).objective
+
+
 def loss_of(name: str) -> Loss:
-    view, objective = FixedView(), OBJECTIVE[name]()
+    view, objective = FixedView(), OBJECTIVE[name]() if name in OBJECTIVE else of_recipe(name)
     return lambda syn: objective(view, syn)
 
 
@@ -106,6 +126,12 @@ def test_chunked_equals_plain_backward(decoder: str, formation: str | None, by: 
         for key, gradient in plain.items():
             assert gradient.abs().max() > 0
             torch.testing.assert_close(bank.z[key].grad, gradient, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("decoder", ["pixels", "gan", "diffusion"])
+def test_chunked_equals_plain_backward_of_every_recipe(decoder: str, recipe: str) -> None:
+    test_chunked_equals_plain_backward(decoder, None, recipe)
 
 
 @pytest.mark.parametrize("decoder", SPACES)
