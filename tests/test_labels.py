@@ -80,8 +80,11 @@ def test_temperature_softens_and_tiles_share_a_label(tiny_store: ClassStore) -> 
     ]
     assert torch.equal(said[0], said[1])
     assert float(said[2].max()) < float(said[0].max())
-    tiled = relabelled(TeacherLabels("mlp", 16, 20), bank, decoder, TilesFormation(2), lesson)
-    assert tiled.y.shape == (3, 3)
+    teacher, tiles = TeacherLabels("mlp", 16, 20), TilesFormation(2)
+    tiled = relabelled(teacher, bank, decoder, tiles, lesson).y.detach()
+    of_each = teacher.of(lambda: tiles(decoder(bank.latents(), bank.owner)).clamp(0, 1), lesson)
+    torch.testing.assert_close(tiled, of_each.view(3, 4, 3).mean(1))
+    assert float((tiled - of_each[::4]).abs().max()) > 0.001, "tiles of a row differ, or this would say nothing"
     assert relabelled(HardLabels(), bank, decoder, None, lesson) is bank
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from latentdc.discrepancies import Energy, Mean
 from latentdc.errors import DivergenceError, InputError, RecipeError
 from latentdc.networks import BlendedPool, FixedPool, QueuePool, TrainedPool
 from latentdc.objectives import Match
-from latentdc.recipe import build, citations, dry_run, identity, make_bank, make_source, parse_recipe, to_toml
+from latentdc.recipe import (
+    build,
+    citations,
+    dry_run,
+    identity,
+    load_recipe,
+    make_bank,
+    make_source,
+    parse_recipe,
+    to_toml,
+)
 from latentdc.representations import BatchStatistics, Features, Logits
 from latentdc.source import Minibatches
 
@@ -93,6 +104,47 @@ def test_options_reach_the_parts(tiny_store: ClassStore) -> None:
 def test_pool_and_sampler_are_credited() -> None:
     assert {"zhao2023idm", "liu2023dream"} <= set(citations(_recipe(pool="queue", sampler="kmeans")))
     assert not {"zhao2023idm", "liu2023dream"} & set(citations(_recipe()))
+    on_real, on_syn = ({"kind": "trained", "on": on} for on in ("real", "syn"))
+    assert "kim2022idc" in citations(_recipe(pool=on_real))
+    assert "kim2022idc" not in citations(_recipe(pool=on_syn))
+
+
+def test_options_that_are_others_ideas_are_credited() -> None:
+    for see, key in (
+        ({"kind": "features", "layer": "maps"}, "wang2022cafe"),
+        ({"kind": "gradients", "scope": "all"}, "lee2022dcc"),
+        ({"kind": "gradients", "layers": "convolutions"}, "kim2022idc"),
+    ):
+        by = "cosine" if see["kind"] == "gradients" else "mean"
+        plain, special = (
+            set(citations(parse_recipe({"images_per_class": 1, "objective": {"see": each, "by": by}})))
+            for each in (see["kind"], see)
+        )
+        assert special - plain == {key}
+    assert "chen2025discrepancy" in citations(load_recipe("wasserstein"))
+
+
+@pytest.mark.parametrize(
+    ("see", "by", "arch", "message"),
+    [
+        ("attention", "mean", "mlp", r"this network shows none: use a convolutional one"),
+        ({"kind": "features", "layer": "maps"}, "mean", "mlp", r"tells nothing: use a convolutional one"),
+        ({"kind": "gradients", "layers": "convolutions"}, "mean", "mlp", "convolutions"),
+    ],
+)
+def test_what_a_network_does_not_show_is_refused_before_any_is_trained(
+    tiny_store: ClassStore, see: object, by: str, arch: str, message: str
+) -> None:
+    recipe = _recipe(arch=arch, pool={"kind": "blended", "num": 1, "epochs": 1})
+    matched = parse_recipe({"images_per_class": 1, "objective": {"see": see, "by": by}}).objective
+    recipe = replace(recipe, objective=matched)
+    with pytest.raises(InputError, match=message):
+        build(recipe, tiny_store.spec)
+
+
+def test_weights_that_match_nothing_are_refused() -> None:
+    with pytest.raises(InputError, match=r"weights = \[0\.0, 0\.0\]: nothing would be matched"):
+        Match(Features(layer="all"), Mean(), (0.0, 0.0))
 
 
 def test_what_was_not_there_changes_no_run(tiny_store: ClassStore) -> None:

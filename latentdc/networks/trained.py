@@ -128,6 +128,11 @@ class TrainedPool(Pool):
 
     needs_trainer: ClassVar[bool] = True
 
+    @classmethod
+    def cite_for(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """Who trained networks on the set, or on real images."""
+        return ("zhao2021dc",) if options.get("on", "real") == "syn" else ("kim2022idc",)
+
     def __init__(
         self,
         arch: str,

@@ -26,13 +26,16 @@ class Match(Objective):
 
     Raises:
         RecipeError: the discrepancy does not accept what the representation shows.
-        InputError: a weight that is negative or not finite; when called, another number of weights than of tensors.
+        InputError: a weight that is negative or not finite, or none above 0; when called, another number of weights
+            than of tensors.
     """
 
     def __init__(self, see: Representation, by: Discrepancy, weights: tuple[float, ...] = ()) -> None:
         super().__init__()
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
             raise InputError(f"weights = {list(weights)}: give finite numbers of at least 0.")
+        if weights and not any(weights):
+            raise InputError(f"weights = {list(weights)}: nothing would be matched; give at least one above 0.")
         if see.kind not in by.accepts:
             kinds = ", ".join(sorted(by.accepts))
             raise RecipeError(

@@ -24,9 +24,9 @@ from latentdc.recipe.checks import (
     check_formation,
     check_labels,
     check_looks,
+    check_shown,
     check_source,
     check_start,
-    check_weights,
     learned,
     learns_labels,
 )
@@ -113,7 +113,7 @@ def build(recipe: Recipe, spec: DataSpec, *, decoder: Decoder | None = None, dec
     check_source(recipe)
     check_classifier(recipe, looks)
     pretrained = _pretrained(recipe, spec)
-    check_weights(recipe, looks, spec, pretrained)
+    check_shown(recipe, looks, spec, pretrained)
     shared = shared_bytes(decoder, formation) / spec.num_classes
     rows = recipe.rows_per_class(decoder.latent_shapes, shared, num_classes=spec.num_classes)
     kind = recipe.objective.kind

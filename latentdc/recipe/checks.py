@@ -67,22 +67,24 @@ def check_classifier(recipe: Recipe, looks: Sequence[tuple[Representation, Discr
             )
 
 
-def check_weights(
+def check_shown(
     recipe: Recipe,
     looks: Sequence[tuple[Representation, Discrepancy]],
     spec: DataSpec,
     pretrained: PretrainedPool | None = None,
 ) -> None:
-    """Refuse another number of weights than a representation shows tensors, of networks as the recipe has them.
+    """Look once, at a blank image, as the steps will: refuse what networks do not show, or another number of weights.
 
     Raises:
-        RecipeError: with the number that would do.
+        RecipeError: with the number of weights that would do.
+        InputError: the networks do not show what is looked at.
     """
+    if not recipe.steps:
+        return
+    net, blank = _trial(recipe, spec, pretrained)
     for term, (see, _) in zip(recipe.objective.terms, looks, strict=True):
-        if len(term.weights) < 2:
-            continue
-        shown = len(see(*_trial(recipe, spec, pretrained), differentiable=False))
-        if len(term.weights) != shown:
+        shown = len(see(net, blank, differentiable=False))
+        if len(term.weights) > 1 and len(term.weights) != shown:
             name = recipe.source.arch if pretrained is None else pretrained.model
             raise RecipeError(
                 f'objective.weights = {list(term.weights)}: see = "{term.see.kind}" shows {shown} tensors of '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def citations(recipe: Recipe, *, data: str | None = None) -> tuple[str, ...]:
     )
     for where, part in (*matched, *stored) if recipe.steps else stored:
         if part is not None:
-            keys += getattr(part_class(where, part), "cite", ())
+            keys += _cited(part_class(where, part), part.options)
     if recipe.steps:
         # Of a network that others trained nothing tells whom to credit.
         given = issubclass(part_class("source.pool", recipe.source.pool), PretrainedPool)
@@ -85,6 +86,11 @@ def cite(recipe: Recipe, *, data: str | None = None) -> str:
         if key not in known and not key.startswith("@"):
             raise RecipeError(f"cite: {unknown('entry of references.bib', key, known)}")
     return "\n\n".join(known.get(key, key.strip()) for key in keys) + "\n"
+
+
+def _cited(cls: type[Any], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """A part's ``cite``; or, of one whose options stand on works of their own, what its ``cite_for`` says of them."""
+    return cls.cite_for(options) if hasattr(cls, "cite_for") else getattr(cls, "cite", ())
 
 
 def _decoder_class(decoder: str | Part) -> type[Any] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,13 @@ class Features:
     With ``project = d'`` each layer wider than d' is multiplied by one fixed matrix ``R (d, d')``, entries
     N(0, 1/d'), the same on both sides: squared distances are kept within a relative error of about ``sqrt(8 / d')``
     (Johnson and Lindenstrauss) and a sketch shrinks by d / d'.
+
+    Raises:
+        InputError: an unknown layer, or a projection to less than one number; when called, ``"maps"`` of a network that
+            shows none.
+
+    *Reference:* Zhao and Bilen 2023, "Dataset Condensation with Distribution Matching", arXiv 2110.04181, eq. 4;
+    ``layer = "maps"``: Wang et al. 2022 (CAFE), arXiv 2203.01531.
     """
 
     kind: ClassVar[str] = "points"
@@ -39,6 +47,11 @@ class Features:
     """Dimensions to keep per layer, or None for all."""
     seed: int = 0
     """Seed of the projection."""
+
+    @classmethod
+    def cite_for(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """``cite``, and whose idea the options are."""
+        return (*cls.cite, *(("wang2022cafe",) if options.get("layer") == "maps" else ()))
 
     def __post_init__(self) -> None:
         if self.layer not in _NEEDS:

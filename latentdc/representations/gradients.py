@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -65,6 +65,12 @@ class Gradients:
     """Numbers of each output unit that a random projection keeps, or None for all."""
     seed: int = 0
     """Seed of the projection."""
+
+    @classmethod
+    def cite_for(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """``cite``, and whose idea the options are."""
+        others = (("layers", "convolutions", "kim2022idc"), ("scope", "all", "lee2022dcc"))
+        return (*cls.cite, *(key for name, value, key in others if options.get(name) == value))
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
