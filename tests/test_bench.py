@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from bench.bench_profile import KINDS, RECIPES, shares
-from bench.bench_real_side import ways
+from bench.bench_real_side import steps_from_landmarks, ways
 from bench.bench_showing import showing
 from bench.measure import RECORDS, condensed
 from bench.saved import autoencoder, diffusion, growth, pulled_back
@@ -66,6 +66,8 @@ def test_both_ways_of_the_real_side_find_the_same() -> None:
     for mine, theirs in zip(own(), plain(), strict=True):  # type: ignore[call-overload]
         torch.testing.assert_close(mine, theirs)
     torch.testing.assert_close(*(way() for way in powers))
+    kept, anew = (way() for way in steps_from_landmarks(TINY, 4))
+    torch.testing.assert_close(kept, anew)  # type: ignore[call-overload]
 
 
 def test_a_step_by_hand_is_a_step_of_the_loop() -> None:

@@ -18,7 +18,9 @@ from latentdc.networks import FixedPool
 from latentdc.objectives import Match
 from latentdc.representations import Features, Gradients, Representation
 from latentdc.sketch import Sketch, make, sketch
+from latentdc.sketch.kept import Kept
 from latentdc.sketch.landmarks import landmarks
+from latentdc.source import Look
 
 Store = Callable[..., ClassStore]
 OF_POINTS = [name for name, part in DISCREPANCIES.items() if not part.sketchable]
@@ -172,3 +174,28 @@ def test_an_interrupted_one_goes_on_and_another_does_not(
     again = _take(store, Energy(), 3, out=out)
     for a, b in zip(again.held.tensors().values(), straight.held.tensors().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", OF_POINTS)
+def test_a_pair_is_summarised_once_for_the_same_classes(name: str, store: ClassStore) -> None:
+    by = Sliced(num=1) if name == "sliced" else DISCREPANCIES[name]()  # more lines than coordinates would not fit
+    source = _take(store, by, 3)
+    look = [Look(Features(), by)]
+    first, other = source.view(0).real(look, [0, 1]), source.view(1).real(look, [0, 1])
+    again = source.view(2).real(look, [0, 1])  # of two pairs the walk comes back to either in any two steps
+    assert {id(each[0][0]) for each in (first, other)} >= {id(again[0][0])}
+    assert source.view(0).real(look, [1, 2])[0][0] is not first[0][0]
+    assert bool((source.view(0).real(look, [2])[0][0].counts[:2] == 0).all())
+    assert source.to("cpu").view(0).real(look, [0, 1])[0][0] is not first[0][0]
+
+
+def test_summaries_are_kept_while_there_is_room(store: ClassStore) -> None:
+    source, see, by = _take(store, Energy(), 3), Features(), Energy()
+    kept = Kept(source.held)
+    assert kept.room == 2 * source.num_bytes
+    kept.room = 1
+    assert kept.summaries(0, 0, see, by, [0])[0] is not kept.summaries(0, 0, see, by, [0])[0]
+    assert kept.room == 1
+    plain = Kept(_take(store, Mean(), None).held)
+    plain.summaries(0, 0, see, Mean(), [0])
+    assert plain.room == 2 * plain.held.num_bytes, "sums are looked up, not copied"

@@ -20,6 +20,7 @@ from latentdc.representations import Representation
 from latentdc.seeding import stream
 from latentdc.sketch.files import read, write
 from latentdc.sketch.held import Held
+from latentdc.sketch.kept import Kept
 from latentdc.sketch.manifest import Manifest, augmentation_of, describe, loads, must_be_sketchable
 from latentdc.source import Look
 from latentdc.types import Batch, DataSpec, Net
@@ -47,7 +48,7 @@ class Sketch:
         augment: Augment | None = None,
         pool: FixedPool | None = None,
     ) -> None:
-        self.manifest, self.held = manifest, held
+        self.manifest, self.held, self._kept = manifest, held, Kept(held)
         self.spec: DataSpec = manifest.spec
         self.pool = pool or described_pool(manifest.pool, self.spec)
         self._augment = augment
@@ -180,6 +181,7 @@ class Sketch:
         self.device = torch.device(device)
         self.pool.to(device)
         self.held = self.held.to(device)
+        self._kept = Kept(self.held)
         return self
 
     def merge(self, other: Sketch) -> Sketch:
@@ -262,9 +264,7 @@ class SketchView:
         """The pair's summaries of ``classes``; of additive ones of all classes."""
         source = self.source
         with torch.autocast(source.device.type, enabled=False):
-            return tuple(
-                source.held.terms[source.term(see, by)].summaries(self.pair, see, by, classes) for see, by in looks
-            )
+            return tuple(source._kept.summaries(source.term(see, by), self.pair, see, by, classes) for see, by in looks)
 
     def batch(self, classes: Sequence[int]) -> Batch:
         """There are no images in a sketch.
