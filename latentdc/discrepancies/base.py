@@ -191,7 +191,7 @@ def must_be_sums(real: Summary, width: int, part: str) -> None:
     """Refuse a summary that is not of ``width`` sums a class.
 
     Raises:
-        InputError: ``part`` was given the summary of another discrepancy, or of its own with other options.
+        InputError: the summary of another discrepancy, or of the same with other options, as far as its size tells.
     """
     if not real.additive or real.values.shape[1:] != (width,):
         raise InputError(

@@ -19,12 +19,13 @@ class Prefixes(Match):
     """The match of each class's first n rows, averaged over sizes n: ``Σ_c (1/|N_c|) Σ_{n ∈ N_c} D_c(S_c[1 … n])``.
 
     ``N_c`` holds the sizes asked for that are smaller than the class, and its whole size m_c; all of 1 … m_c if none
-    are asked for. Rows come in the order of the bank, which is the one that its own prefixes take; all images that a
-    formation makes of a row come with it. With no other size than the whole it is the plain match, and a mean in place
-    of a sum keeps its learning rates.
+    are asked for, as in recipes. Rows come in the order of the bank, which is the one that its own prefixes take; all
+    images that a formation makes of a row come with it. With no other size than the whole it is the plain match, and a
+    mean in place of a sum keeps its learning rates.
 
     The network sees points once, whatever the sizes; of gradients each prefix has its own, at the price of a match of
-    as many images. The discrepancy is then taken once for each size, for all classes of equal size together.
+    as many images. The discrepancy is then taken once for each size, for all classes of equal size together: of m rows
+    a class m calls, on (m + 1) / 2 times the points.
 
     Args:
         see: what of the network is looked at.

@@ -35,8 +35,8 @@ class _Farthest(KeptPoints):
 class NearReal(Penalty):
     """Draws each synthetic image towards the real image of its class that it resembles least.
 
-    ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} ( 1 − min_{x ∈ T_c} cos(ψ(ω(s_i)), ψ(ω(x))) )``, features of the embedding. It
-    looks at the step's real images.
+    ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} ( 1 − min_{x ∈ T_c} cos(ψ(ω(s_i)), ψ(ω(x))) )``, features of the embedding: in
+    [0, 2] for each class. It looks at the step's real images.
 
     Args:
         weight: of this term beside the match, whose weight is 1. The published 0.002 stands beside a diffusion loss
@@ -73,8 +73,8 @@ class NearReal(Penalty):
 class FarFromSelf(Penalty):
     """Pushes each synthetic image away from the other one of its class that it resembles most.
 
-    ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} max_{j ∈ S_c, j ≠ i} cos(ψ(ω(s_i)), ψ(ω(s_j)))``, features of the embedding. A
-    class of one image has no such term.
+    ``weight · Σ_c (1/m_c) Σ_{i ∈ S_c} max_{j ∈ S_c, j ≠ i} cos(ψ(ω(s_i)), ψ(ω(s_j)))``, features of the embedding: in
+    [-1, 1] for each class. A class of one image has no such term.
 
     Args:
         weight: of this term beside the match, whose weight is 1. The published 0.008 stands beside a diffusion loss

@@ -22,8 +22,8 @@ class IntraInter(Penalty):
 
     ``weight · ( Σ_c mean_{i ≠ j ∈ S_c} exp(−‖f_i − f_j‖² / τ) + Σ_{c < c'} max(0, margin − ‖μ_c − μ_c'‖) )`` with
     ``f = ψ(ω(s)) / ‖ψ(ω(s))‖`` the embedding at unit length, so that distances lie in [0, 2] whatever the network, and
-    ``μ_c`` the mean of f over S_c. A class of one image has no first term. Every pair of classes is looked at, so the
-    classes cannot be shared out.
+    ``μ_c`` the mean of f over S_c. The first term of a class lies in [0, 1]; one of a single image has none. Every pair
+    of classes is looked at, so the classes cannot be shared out.
 
     Args:
         weight: of this term beside the match, whose weight is 1.
