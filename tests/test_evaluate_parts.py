@@ -24,6 +24,7 @@ from latentdc.types import DataSpec
 FROZEN = {
     "dsa-1000": (1000, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "quick": (300, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
+    "dc-300": (300, None, 256, 0.01, 0.9, 5e-4, 0.1, "none"),
     "dsa-150k": (1000, 150_000, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "whole-20": (20, None, 256, 0.01, 0.9, 5e-4, 0.1, "color_crop_cutout_flip_scale_rotate"),
     "idc-1000": (1000, None, 64, 0.01, 0.9, 5e-4, 0.2, "color_crop_flip_scale_rotate", "I", (2 / 3, 5 / 6), 0.5),
@@ -69,6 +70,15 @@ def test_idc_protocol_steps_its_rate_and_mixes() -> None:
     assert (spec.passes, spec.renewed_after, spec.milestones) == (1000, None, (666, 833))
     assert idc.mixer() == CutMix(0.5)
     assert PROTOCOLS["quick"].mixer() is None
+
+
+def test_dc_protocol_shows_images_as_they_are() -> None:
+    spec = DataSpec((1, 28, 28), ("a", "b"), (0.5,), (0.25,))
+    images = torch.rand(4, 1, 28, 28)
+    plain, augmented = PROTOCOLS["dc-300"], PROTOCOLS["quick"]
+    assert torch.equal(plain.augmenter(spec)(images, torch.Generator().manual_seed(0)), images)
+    assert not torch.equal(augmented.augmenter(spec)(images, torch.Generator().manual_seed(0)), images)
+    assert (plain.strategy_for(spec), augmented.strategy_for(spec)) == ("none", augmented.strategy)
 
 
 def test_unknown_protocol() -> None:

@@ -31,15 +31,16 @@ Subject = Annotated[
     str,
     typer.Argument(
         metavar="BUNDLE",
-        help="A bundle folder, a decoder (the real images through it), or any folder of labelled images.",
+        help="A bundle folder, a decoder (the real images through it), a data set by name, or any folder of labelled "
+        "images.",
     ),
 ]
 Protocol = Annotated[
     str,
     typer.Option(
         "--protocol",
-        help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images), whole-20 (as many as real), idc-1000 "
-        "(of IDC, DREAM and DANCE, with CutMix).",
+        help="dsa-1000 (published), quick (300 epochs), dsa-150k (many images), whole-20 (as many as real), dc-300 (of "
+        "DC, not augmented), idc-1000 (of IDC, DREAM and DANCE, with CutMix).",
     ),
 ]
 Students = Annotated[str, typer.Option("--students", help="convnet, resnet18, mlp; separated by commas.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import ClassVar, Literal
 
-from latentdc.data.augment import DSA, per_image
+from latentdc.data.augment import DSA, NoAugment, per_image
 from latentdc.data.cut_mix import CutMix
 from latentdc.errors import InputError, unknown
 from latentdc.networks.train import Augment, Mix, TrainSpec
@@ -18,11 +18,12 @@ class Protocol:
 
     The learning rate falls once, after epoch E // 2 + 1, or at ``milestones`` (see ``TrainSpec``).
 
-    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1; the protocol of DC, DSA and DM. With milestones and
-    CutMix Kim et al. 2022 (IDC), arXiv 2205.14959, §5.1; that of IDC, DREAM, DANCE and M3D.
+    *Reference:* Zhao & Bilen 2021 (DSA), arXiv 2102.08259, §4.1; the protocol of DSA and DM. Without augmentation
+    Zhao et al. 2021 (DC), arXiv 2006.05929, §4.1 and released code. With milestones and CutMix Kim et al. 2022 (IDC),
+    arXiv 2205.14959, §5.1; that of IDC, DREAM, DANCE and M3D.
     """
 
-    cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa", "zhao2023dm", "kim2022idc", "yun2019cutmix")
+    cite: ClassVar[tuple[str, ...]] = ("zhao2021dsa", "zhao2021dc", "zhao2023dm", "kim2022idc", "yun2019cutmix")
     name: str
     epochs: int
     """Epochs, or their upper bound when ``image_budget`` is given."""
@@ -34,7 +35,7 @@ class Protocol:
     weight_decay: float = 5e-4
     decay_factor: float = 0.1
     strategy: str = "color_crop_cutout_flip_scale_rotate"
-    """DSA groups, one draw per image. No mirroring where it would change labels."""
+    """DSA groups, one draw per image, no mirroring where it would change labels; or ``"none"``: images as they are."""
     mode: Literal["S", "M", "I"] = "S"
     """Which of them a mini-batch undergoes, see ``DSA``."""
     milestones: tuple[float, ...] | None = None
@@ -72,9 +73,16 @@ class Protocol:
             milestones=None if self.milestones is None else tuple(max(1, int(m * epochs)) for m in self.milestones),
         )
 
-    def augmentation(self, spec: DataSpec) -> DSA:
+    def augmentation(self, spec: DataSpec) -> DSA | NoAugment:
         """The strategy as it acts on a data set: without mirroring where a mirrored image means something else."""
+        if self.strategy == "none":
+            return NoAugment()
         return DSA(strategy=self.strategy, mode=self.mode).for_data(spec)
+
+    def strategy_for(self, spec: DataSpec) -> str:
+        """The groups that students of a data set see."""
+        augmentation = self.augmentation(spec)
+        return "none" if isinstance(augmentation, NoAugment) else augmentation.strategy
 
     def augmenter(self, spec: DataSpec) -> Augment:
         """The per-mini-batch augmentation for a data set."""
@@ -100,6 +108,7 @@ PROTOCOLS: dict[str, Protocol] = {
     for protocol in (
         Protocol("dsa-1000", epochs=1000),
         Protocol("quick", epochs=300),
+        Protocol("dc-300", epochs=300, strategy="none"),
         Protocol("dsa-150k", epochs=1000, image_budget=150_000),
         Protocol("whole-20", epochs=20),  # for sets as large as the real one
         Protocol(

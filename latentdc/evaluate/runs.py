@@ -124,7 +124,7 @@ def identity(
     whole = {
         "row": [candidate.name, candidate.key, candidate.counts],
         "judge": judge_key,
-        "protocol": {**protocol.to_dict(), "strategy": protocol.augmentation(spec).strategy},
+        "protocol": {**protocol.to_dict(), "strategy": protocol.strategy_for(spec)},
         "precision": settings.precision,
         "width": settings.width,
         "student": student,

@@ -17,7 +17,7 @@ _TITLES = {"held-out": "Held-out training images", "test": "Test images"}
 def write_page(plan: Plan, wanted: Comparison) -> None:
     """The tables of the finished cells, split by split, on what footing they stand and what they took."""
     folder = plan.folder
-    budgets = {"seconds": wanted.seconds, "x 10^12 operations": wanted.teraflops, "steps": wanted.steps}
+    budgets = {"estimated seconds": wanted.seconds, "x 10^12 operations": wanted.teraflops, "steps": wanted.steps}
     budget = " or ".join(f"{value:g} {name}" for name, value in budgets.items() if value is not None)
     images = wanted.images_per_class
     size = f"{images} image{'s' * (images > 1)}" if images is not None else f"{wanted.bytes_per_class} bytes"
