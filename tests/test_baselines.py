@@ -82,6 +82,10 @@ def test_medoids_are_images_of_their_class(tiny_store: ClassStore) -> None:
         assert {image.numpy().tobytes() for image in first.x[first.owner == c]} <= known
 
 
+def test_a_class_of_which_none_is_wanted_has_no_medoid(tiny_store: ClassStore) -> None:
+    assert real_medoids(tiny_store, (2, 0, 1), 0, width=8).counts == (2, 0, 1)
+
+
 @pytest.mark.parametrize("storage", ["fp32", "fp16", "int8", "int4"])
 def test_undistilled_is_quantised_alike(make_bundle: MakeBundle, storage: str) -> None:
     bundle = make_bundle(storage=storage)

@@ -201,12 +201,14 @@ def test_lengths_come_from_real_points_per_class() -> None:
     points = torch.tensor([[0.0], [2.0], [5.0], [5.0], [10.0], [14.0]])
     owner = torch.tensor([0, 0, 1, 1, 2, 2])
     lengths = mean_square_distance(points, owner, 3)
-    torch.testing.assert_close(lengths, torch.tensor([4.0, 10.0, 16.0], dtype=torch.float64))
+    torch.testing.assert_close(lengths, torch.tensor([4.0, 50.0, 16.0], dtype=torch.float64))
 
 
-def test_a_length_without_spread_is_one() -> None:
-    lengths = mean_square_distance(torch.full((2, 3), 7.3), torch.tensor([0, 1]), 2)
-    assert lengths.tolist() == [1.0, 1.0]
+def test_a_length_without_spread_is_that_of_the_points_themselves() -> None:
+    points = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    assert mean_square_distance(points, torch.tensor([0, 1]), 2).tolist() == [50.0, 1.0]
+    alone = mean_square_distance(points[:1], torch.tensor([0]), 3)
+    assert alone.tolist() == [50.0, 50.0, 50.0]  # those without a point take the mean of the others'
 
 
 def test_lengths_ignore_a_common_offset() -> None:

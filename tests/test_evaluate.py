@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from latentdc.bundle import save_bundle
+from latentdc.bundle import Bundle, load_bundle, save_bundle
 from latentdc.data.sources import Data
 from latentdc.data.store import ClassStore
 from latentdc.errors import DataError, InputError
@@ -41,7 +41,9 @@ def bundle(tiny_store: ClassStore, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def measure(source: str | Path | ClassStore, data: Data, *, protocol: Protocol = SHORT, **changes: object) -> Report:
+def measure(
+    source: str | Path | Bundle | ClassStore, data: Data, *, protocol: Protocol = SHORT, **changes: object
+) -> Report:
     settings = {"seeds": 2, "width": 8, "progress": False} | changes
     return evaluate(source, data, protocol, **settings)  # type: ignore[arg-type]
 
@@ -81,6 +83,27 @@ def test_same_seeds_same_accuracies_and_students_are_separate(bundle: Path, data
     assert [row.student for row in one.rows] == ["mlp", "convnet"]
     assert [run.accuracy for run in one.rows[1].runs] == [run.accuracy for run in two.rows[0].runs]
     assert one.rows[0].runs != one.rows[1].runs
+
+
+def test_a_log_holds_runs_of_the_same_normalisation_alone(data: Data, tmp_path: Path) -> None:
+    train = data.train
+    other = ClassStore(train.images, train.labels, dataclasses.replace(train.spec, mean=(0.0,), std=(3.0,)))
+    log = tmp_path / "runs.jsonl"
+    for real, lines in ((train, 2), (train, 2), (other, 4)):
+        measure(
+            real.limit(1), Data(real, data.test), protocol=dataclasses.replace(SHORT, epochs=1), baselines=(), runs=log
+        )
+        assert len(log.read_text().splitlines()) == lines
+
+
+def test_gains_of_soft_labels_are_without_a_hard_label_part(bundle: Path, data: Data) -> None:
+    soft = load_bundle(bundle)
+    hard = measure(soft, data, baselines=("random-real",), seeds=1, full_accuracy=90.0)
+    y = torch.full((3, 3), 0.2) + 0.4 * torch.eye(3)
+    bank = LatentBank.of(soft.bank.latents(), soft.bank.counts, y=y)
+    mixed = measure(dataclasses.replace(soft, bank=bank), data, baselines=("random-real",), seeds=1, full_accuracy=90.0)
+    assert [report.gains[0].computed for report in (hard, mixed)] == ["0.5 IOR - 0.5 HLR", "IOR"]
+    assert [any("labels are soft" in note for note in report.notes) for report in (hard, mixed)] == [False, True]
 
 
 def test_a_folder_of_images_equals_the_store_it_came_from(data: Data, tmp_path: Path) -> None:
@@ -253,6 +276,7 @@ def test_training_learns(data: Data) -> None:
         ({"precision": "fp8"}, "precision"),
         ({"split": "train"}, "held-out"),
         ({"full_accuracy": 101.0}, "per cent"),
+        ({"full_accuracy": 90.0, "students": ("mlp", "convnet")}, r"one student, and there are 2 \(mlp, convnet\)"),
         ({"workers": 0}, "workers = 0"),
     ],
 )

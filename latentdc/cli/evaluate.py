@@ -150,7 +150,8 @@ def _subject(
     bundle: str, real: Opened, split: Split, own: list[str] | None, size: int | None, images_per_class: int | None
 ) -> Judged:
     """What is evaluated, checked against the real images it stands for."""
-    from latentdc.evaluate.sets import at_size, split_data, subject_of
+    from latentdc.evaluate.sets import at_size, subject_of
+    from latentdc.evaluate.splits import split_data
 
     part, classes = split_data(real.train, real.test, split.value)[0], options.own_classes(own)
     return subject_of(at_size(bundle, size), part, classes=classes, images_per_class=images_per_class)

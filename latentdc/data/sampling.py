@@ -16,6 +16,7 @@ from latentdc.types import EMBEDDING, Batch, Net, Observation
 
 RngOf = Callable[[int], torch.Generator]
 _AT_ONCE = 500
+_NONE = torch.empty(0, dtype=torch.int64)
 
 
 class Sampler:
@@ -178,11 +179,11 @@ class KMeansSampler(Sampler):
     def __call__(self, classes: Sequence[int], num: int | None, rng_of: RngOf, net: Net) -> Batch:
         """The images nearest to the centres, heaviest cluster first."""
         del rng_of, net
-        parts = [self._rows[cls][: self._num(cls, num)] for cls in classes]
+        parts = [self._rows.get(cls, _NONE)[: self._num(cls, num)] for cls in classes]
         batch = self.store.batch(torch.cat(parts))
         if not self.weighted:
             return batch
-        mass = [self._mass[cls][: len(part)] for cls, part in zip(classes, parts, strict=True)]
+        mass = [self._mass.get(cls, _NONE)[: len(part)] for cls, part in zip(classes, parts, strict=True)]
         return batch._replace(w=torch.cat(mass).to(batch.x))
 
     def state_dict(self) -> dict[str, Any]:

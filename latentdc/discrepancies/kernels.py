@@ -15,7 +15,8 @@ def mean_square_distance(points: Tensor, owner: Tensor, num_classes: int, w: Ten
     """Mean squared distance between two different points of each class ``(k,)``, float64, detached.
 
     ``b_c = Σ_{i≠j} a_i a_j ‖x_i − x_j‖² / Σ_{i≠j} a_i a_j`` with ``a`` the weights, in O(n d) from moments. A class
-    without two different points has none and takes the mean of the others', or 1 if no class has any.
+    whose points are all one has none, and takes ``2 · mean ‖x‖²``, which does not depend on what other classes are
+    there; 1 where these are zero. A class without points takes the mean of the others', or 1.
     """
     with torch.no_grad():
         points = points.double()
@@ -29,9 +30,12 @@ def mean_square_distance(points: Tensor, owner: Tensor, num_classes: int, w: Ten
         found = 2 * mass * squares[:, 0] / pairs
         # Equal points differ by rounding only; such a length would be noise.
         size, _ = class_sums(points.square().sum(1, keepdim=True), owner, num_classes, w)
-        usable = (found > 1e-12 * (1 + size[:, 0] / mass.clamp(min=tiny))) & (pairs > tiny)
-        others = found[usable].mean() if bool(usable.any()) else found.new_ones(())
-        return torch.where(usable, found, others)
+        size = size[:, 0] / mass.clamp(min=tiny)
+        usable = (found > 1e-12 * (1 + size)) & (pairs > tiny)
+        found = torch.where(usable, found, torch.where(size > 0, 2 * size, 1.0))
+        there = mass > 0
+        others = found[there].mean() if bool(there.any()) else found.new_ones(())
+        return torch.where(there, found, others)
 
 
 def square_distances(x: Tensor, y: Tensor) -> Tensor:

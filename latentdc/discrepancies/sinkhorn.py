@@ -119,8 +119,11 @@ class Sinkhorn(Discrepancy):
         """The potential g of the columns ``(c, n)`` at which the plan has both marginals.
 
         Newton's method in the potential f of the m rows, with g = softmin(f). Alternate scaling, the usual way, has no
-        bound on its rounds where points are weakly coupled, as they are when the two sets nearly agree.
+        bound on its rounds where points are weakly coupled, as they are when the two sets nearly agree. Not a number
+        where a cost is none: what went wrong is not for this function to say.
         """
+        if not bool(cost.isfinite().all()):
+            return torch.full_like(b, math.nan)
         turned, now, f = cost.transpose(1, 2), torch.maximum(cost.amax((1, 2)), epsilon), torch.zeros_like(a)
         padding, shares = torch.diag_embed((a == 0).to(a)), torch.where(b > 0, b, 1.0)[:, None]
         logs = a.log()[:, :, None] + b.log()[:, None]
@@ -149,7 +152,10 @@ class Sinkhorn(Discrepancy):
         """The potential h of a set with itself ``(c, m)``, where f = g = h.
 
         The kernel exp(−C / ε) being positive definite, a mean of h and softmin(h) halves the error in every round.
+        Not a number where a cost is none.
         """
+        if not bool(cost.isfinite().all()):
+            return torch.full_like(a, math.nan)
         now, h = torch.maximum(cost.amax((1, 2)), epsilon), torch.zeros_like(a)
         for _ in range(_ROUNDS):
             moved = _softmin(h, cost, a, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -19,12 +20,14 @@ def exact_plan(cost: Tensor, a: Tensor, b: Tensor) -> Tensor:
     rounding for any masses. It takes at least max(n, m) searches of O(n m): seconds from a thousand points on.
 
     Args:
-        cost: ``(n, m)``, finite.
+        cost: ``(n, m)``; where a number is not finite, no number of the plan is.
         a: masses ``(n,)``, of the same sum as b.
         b: masses ``(m,)``.
 
     *Reference:* Jonker and Volgenant 1987, Computing 38; with masses, Edmonds and Karp 1972, J. ACM 19.
     """
+    if not bool(cost.isfinite().all()):
+        return torch.full_like(cost, math.nan)
     if cost.shape[0] < cost.shape[1]:
         return exact_plan(cost.T, b, a).T
     plan, least = _Plan(cost.tolist(), b.tolist()), _NOTHING * float(a.sum())

@@ -80,6 +80,8 @@ def real_medoids(real: ClassStore, counts: Sequence[int], seed: int, *, width: i
     net = build("convnet", real.spec, seed=seed, width=width, purpose="medoids-network")
     chosen = []
     for c, num in enumerate(counts):
+        if not num:
+            continue
         rng = stream(seed, "medoids", index=c)
         candidates = real.pick(c, min(real.count(c), max(10 * num, MEDOID_CANDIDATES)), rng)
         points = embed(net, real.images[candidates])

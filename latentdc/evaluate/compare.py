@@ -20,7 +20,8 @@ from latentdc.evaluate.ddranking import label_robust_score
 from latentdc.evaluate.protocols import Protocol, find_protocol
 from latentdc.evaluate.records import Gain, Machine, Report, Row
 from latentdc.evaluate.runs import Bench, RunLog
-from latentdc.evaluate.sets import Subject, split_data, subject_of
+from latentdc.evaluate.sets import Subject, subject_of
+from latentdc.evaluate.splits import split_data
 from latentdc.evaluate.training import Settings
 from latentdc.machine import processor
 from latentdc.networks import ARCHITECTURES
@@ -76,8 +77,7 @@ def evaluate(
     """
     plan, wanted = find_protocol(protocol), _seeds(seeds)
     check_students(students, precision)
-    if full_accuracy is not None and not 0 <= full_accuracy <= 100:
-        raise InputError(f"full_accuracy = {full_accuracy}: give per cent, between 0 and 100")
+    _check_full(full_accuracy, students)
     if workers < 1:
         raise InputError(f"workers = {workers}: give a number of processes, at least 1")
     real, judge = split_data(data.train, data.test, split)
@@ -98,7 +98,7 @@ def evaluate(
         seeds=wanted,
         precision=precision,
         rows=rows,
-        gains=gains(rows, full_accuracy),
+        gains=gains(rows, full_accuracy if subject.images.hard else None),
         bytes={"raw_set": int(data.train.images.numel()), **subject.bytes},
         full_accuracy=full_accuracy,
         notes=(*notes, *_reservations(subject, real, data, split, width)),
@@ -107,12 +107,25 @@ def evaluate(
     )
 
 
+def _check_full(full_accuracy: float | None, students: Sequence[str]) -> None:
+    if full_accuracy is None:
+        return
+    if not 0 <= full_accuracy <= 100:
+        raise InputError(f"full_accuracy = {full_accuracy}: give per cent, between 0 and 100")
+    if len(students) > 1:
+        raise InputError(
+            f"full_accuracy = {full_accuracy:g} is that of one student, and there are {len(students)} ("
+            f"{', '.join(students)}): evaluate them one by one"
+        )
+
+
 def gains(rows: Sequence[Row], full_accuracy: float | None = None) -> tuple[Gain, ...]:
     """Gain of the set over each random-real row of the same student, in fractions, and DD-Ranking's score of it.
 
     Args:
         rows: rows of one report.
-        full_accuracy: per cent on all real data; adds the hard-label part to the score.
+        full_accuracy: per cent on all real data; adds the hard-label part to the score, so that the set's labels must
+            be hard.
     """
     full = None if full_accuracy is None else full_accuracy / 100
     found = []
@@ -203,6 +216,10 @@ def _reservations(subject: Subject, real: ClassStore, data: Data, split: str, wi
     if subject.bundle is not None and subject.bundle.spec.mirror != real.spec.mirror:
         made, judged = ("with", "without") if real.spec.mirror else ("without", "with")
         notes.append(f"the bundle was condensed {made} --no-mirror, its students are trained {judged} it")
+    if not subject.images.hard:
+        notes.append(
+            "the set's labels are soft, random-real's hard: the gain is of both, and the score is without its HLR"
+        )
     if width is not None:
         notes.append(f"students of width {width}, not the published one")
     return notes

@@ -51,6 +51,11 @@ class ImageSet:
         """Images of each class."""
         return tuple(torch.bincount(self.owner, minlength=self.y.shape[1]).tolist())
 
+    @property
+    def hard(self) -> bool:
+        """Whether every target is one class."""
+        return bool((self.y.amax(1) == 1).all())
+
     def sha256(self) -> str:
         """Hash over shape, pixels, targets and weights."""
         digest = hashlib.sha256(repr((tuple(self.x.shape), tuple(self.y.shape))).encode())
@@ -278,19 +283,3 @@ def _of_decoder(path: Path, real: ClassStore, classes: Sequence[type[nn.Module]]
         fingerprint=real.spec.fingerprint,
         note="every real image, encoded and decoded" if can else "as many draws from the prior as real images",
     )
-
-
-def split_data(train: ClassStore, test: ClassStore | None, split: str) -> tuple[ClassStore, ClassStore]:
-    """(real images that baselines are drawn from, images that students are judged on).
-
-    Raises:
-        DataError: the data has no test split.
-        InputError: ``split`` is neither ``test`` nor ``held-out``.
-    """
-    if split == "held-out":
-        return train.holdout()
-    if split != "test":
-        raise InputError(f'split = "{split}": give "test", or "held-out" (part of the training images, for selection)')
-    if test is None:
-        raise DataError(f'{train.spec.name} has no test images; add a test split, or evaluate with split="held-out".')
-    return train, test

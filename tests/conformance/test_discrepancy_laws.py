@@ -164,6 +164,23 @@ def test_class_shards_sum_to_the_whole(by: Discrepancy) -> None:
     torch.testing.assert_close(sum(parts), by(real, SYN, SYN_OWNER))
 
 
+def test_a_class_of_one_real_point_counts_alone_as_among_others(by: Discrepancy) -> None:
+    kept = torch.tensor([*range(12), 15])
+    real, owner = REAL[kept], REAL_OWNER[kept]
+    parts = []
+    for of_class in (torch.eq, torch.ne):
+        ours, theirs = of_class(SYN_OWNER, 2), of_class(owner, 2)
+        parts.append(by(by.summarise(real[theirs], owner[theirs], K), SYN[ours], SYN_OWNER[ours]))
+    torch.testing.assert_close(sum(parts), by(by.summarise(real, owner, K), SYN, SYN_OWNER))
+
+
+@pytest.mark.parametrize("gone", [math.inf, math.nan])
+def test_a_point_that_ran_away_is_no_distance(by: Discrepancy, gone: float) -> None:
+    syn = SYN.clone()
+    syn[3] = gone
+    assert not bool(by(by.summarise(REAL, REAL_OWNER, K), syn, SYN_OWNER).isfinite())
+
+
 def test_gradient_is_the_derivative(by: Discrepancy) -> None:
     real, syn = by.summarise(REAL, REAL_OWNER, K), SYN.clone().requires_grad_()
     if isinstance(by, AdversarialCharacteristicFunction):  # at the frequencies found, which are no part of the graph

@@ -62,6 +62,14 @@ def test_goes_on_where_it_stood(name: str, tiny_store: ClassStore) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_a_class_without_images_gives_none(name: str, tiny_store: ClassStore) -> None:
+    store = tiny_store.subset(torch.arange(24))
+    sampler = _sampler(name, store)
+    sampler.begin(0, _rng_of(0), _net(store))
+    assert sampler([1, 2], 2, _rng_of(0), _net(store)).owner.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_no_images_are_refused(name: str, tiny_store: ClassStore) -> None:
     with pytest.raises(InputError, match="num_per_class = 0: give at least 1"):
         _sampler(name, tiny_store, 0)

@@ -13,7 +13,7 @@ from latentdc.errors import InputError, RecipeError, unknown
 from latentdc.evaluate.baselines import BASELINES
 from latentdc.evaluate.compare import check_students
 from latentdc.evaluate.protocols import find_protocol
-from latentdc.evaluate.sets import split_data
+from latentdc.evaluate.splits import split_data
 from latentdc.recipe.toml import from_table
 
 SPLITS = ("held-out", "test")
