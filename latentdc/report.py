@@ -115,10 +115,12 @@ def storage_table(reports_dir: str | Path, pattern: str = "*") -> str:
         for source, known in costs.items()
         for name, size in known
     }
-    lines = ["| bundle | latents | + scales, labels | + private decoder | + public decoder | same images, uint8 |"]
+    lines = [
+        "| bundle | latents | + scales, labels, shared | + private decoder | + public decoder | same images, uint8 |"
+    ]
     lines.append("|---|---:|---:|---:|---:|---:|")
     for name, size in sorted(found.items(), key=lambda each: (each[1]["latents"], each[0])):
-        sums = [size["latents"], size.get("scales", 0) + size.get("labels", 0)]
+        sums = [size["latents"], sum(size.get(part, 0) for part in ("scales", "labels", "shared"))]
         sums += [size.get("private_decoder", 0), size.get("public_decoder", 0)]
         cells = [*itertools.accumulate(sums), size.get("pixels_uint8", 0)]
         lines.append(f"| {name} | " + " | ".join(f"{value:,}" for value in cells) + " |")

@@ -70,7 +70,7 @@ def test_bundle_beside_its_baselines(bundle: Path, data: Data) -> None:
     assert report.protocol == SHORT.to_dict()
     assert report.fingerprint == data.train.spec.fingerprint
     assert report.bytes["latents"] == 3 * 64 * 4
-    assert report.bytes["raw_set"] == 36 * 64
+    assert report.bytes["raw_set"] == 36 * 64 + 36, "a byte a pixel and one for the label"
     assert Report.from_json(report.to_json()) == report
     gain = report.gains[0]
     ours, random = report.rows[0].accuracy_mean, report.rows[1].accuracy_mean

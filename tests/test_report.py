@@ -197,7 +197,7 @@ def test_regions_choose_reports(report: Report, tmp_path: Path) -> None:
 
 
 def test_storage_adds_up_line_by_line(report: Report, tmp_path: Path) -> None:
-    size = {"latents": 7680, "scales": 40, "labels": 40, "private_decoder": 1000, "public_decoder": 0}
+    size = {"latents": 7680, "scales": 40, "labels": 40, "shared": 500, "private_decoder": 1000, "public_decoder": 0}
     for name, source in (
         ("a/small", "small"),
         ("a/small-again", "small"),
@@ -210,7 +210,7 @@ def test_storage_adds_up_line_by_line(report: Report, tmp_path: Path) -> None:
     file.write_text("<!-- storage:begin a/* -->\n<!-- storage:end -->\n")
     assert update_tables(file, tmp_path / "reports")
     *_, line, end = file.read_text().splitlines()
-    assert line == "| small | 7,680 | 7,760 | 8,760 | 8,760 | 376,320 |", (
+    assert line == "| small | 7,680 | 8,260 | 9,260 | 9,260 | 376,320 |", (
         "one line a bundle, and none for image folders"
     )
     assert end == "<!-- storage:end -->"

@@ -99,7 +99,7 @@ def evaluate(
         precision=precision,
         rows=rows,
         gains=gains(rows, full_accuracy if subject.images.hard else None),
-        bytes={"raw_set": int(data.train.images.numel()), **subject.bytes},
+        bytes={**subject.bytes, "raw_set": data.train.images.numel() + len(data.train)},
         full_accuracy=full_accuracy,
         notes=(*notes, *_reservations(subject, real, data, split, width)),
         machine=machine(device),
