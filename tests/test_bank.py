@@ -110,12 +110,6 @@ def test_quantised_bank_cannot_learn_and_zero_latents_survive() -> None:
         assert torch.equal(again.quantise(storage).latents()["z"], again.latents()["z"])
 
 
-@pytest.mark.parametrize("weights", [[1.0, -0.5, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]])
-def test_weights_that_weigh_nothing_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ValueError, match="not be negative, and not all zero"):
-        bank_of([2, 2], w=torch.tensor(weights))
-
-
 def test_quantise_leaves_the_original_alone() -> None:
     bank = bank_of([2, 2])
     before = bank.latents()["z"].clone()

@@ -114,8 +114,7 @@ class LatentBank(ModelMixin, ConfigMixin):
         """A learnable bank that starts at ``latents`` ``(s, *shape)``, rows already grouped by class.
 
         Raises:
-            ValueError: a latent, ``y`` ``(s, k)`` or ``w`` ``(s,)`` does not have one row per count; a weight is
-                negative, or all of a class are zero.
+            ValueError: a latent, ``y`` ``(s, k)`` or ``w`` ``(s,)`` does not have one row per count.
         """
         shapes = {name: list(value.shape[1:]) for name, value in latents.items()}
         bank: LatentBank = cls(shapes, [int(c) for c in counts], soft_labels=y is not None, weighted=w is not None)
@@ -123,10 +122,6 @@ class LatentBank(ModelMixin, ConfigMixin):
         wrong = {name: len(value) for name, value in wanted.items() if len(value) != bank.num_rows}
         if wrong:
             raise ValueError(f"{wrong} rows were given where counts {list(bank.counts)} ask for {bank.num_rows}")
-        if w is not None:
-            sums = w.new_zeros(bank.num_classes).index_add(0, bank.owner, w)
-            if bool((w < 0).any()) or bool((sums[bank.owner] <= 0).any()):
-                raise ValueError("row weights must not be negative, and not all zero in a class")
         bank._fill(latents, y, w)
         return bank
 
