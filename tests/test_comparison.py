@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_parts import tiny_decoder
 from typer.testing import CliRunner
 
 from latentdc.cli.__main__ import app
@@ -155,10 +156,23 @@ def test_what_is_there_of_another_recipe_is_not_taken_for_this_one(data: Data, t
     first = compare(data, wanted(variants=fast), out=tmp_path / "out", progress=False)
     assert compare(data, wanted(variants=fast), out=tmp_path / "out", progress=False) == first
     other = compare(data, wanted(variants=slow), out=tmp_path / "out", progress=False)
-    assert "dm-v: its recipe or settings are others than when it was begun. Give the variant" in str(other["dm-v"])
+    assert "dm-v: its recipe, settings or decoder are others than when it was begun. Give" in str(other["dm-v"])
     (tmp_path / "out" / "cells" / "dm-v.json").write_text("")
     damaged = compare(data, wanted(variants=slow), out=tmp_path / "out", progress=False)
     assert re.search(r"dm-v\.json: damaged \(.*Delete it", str(damaged["dm-v"]))
+
+
+def test_what_another_decoder_of_that_folder_made_is_not_taken_for_this_ones(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = wanted(settings=("source.width=4", "source.num_per_class=5", "init=prior", "decoder=own/gan"))
+    tiny_decoder("gan").save_pretrained("own/gan")
+    first = compare(data, plan, out="out", progress=False)
+    assert isinstance(first["dm"], tuple)
+    assert compare(data, plan, out="out", progress=False) == first
+    tiny_decoder("gan", seed=1).save_pretrained("own/gan")
+    assert "dm: its recipe, settings or decoder are others" in str(compare(data, plan, out="out", progress=False)["dm"])
 
 
 def test_held_out_images_are_neither_condensed_nor_tested_on(data: Data, tmp_path: Path) -> None:
@@ -195,7 +209,7 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: P
             plan.note("dm", failed)
 
     busy = threading.Event()
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     busy.wait()
     found = compare(data, both, out=tmp_path / "out", progress=False)

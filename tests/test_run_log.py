@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from latentdc.errors import InputError
-from latentdc.evaluate.records import Run
+from latentdc.data.sources import Data
+from latentdc.data.store import ClassStore
+from latentdc.errors import DivergenceError, InputError
+from latentdc.evaluate import evaluate, runs
+from latentdc.evaluate.protocols import Protocol
+from latentdc.evaluate.records import Report, Run
 from latentdc.evaluate.runs import RunLog
+from latentdc.evaluate.sets import subject_of
+from latentdc.evaluate.training import Settings, Task
 
 RUN = Run(0, 50.0, 10, 3, 1.0)
 
@@ -91,3 +100,89 @@ def test_something_else_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError, match="line 1"):
         RunLog(path)
+
+
+def test_a_run_belongs_to_whoever_claims_it_first(tmp_path: Path) -> None:
+    ours, theirs = (RunLog(tmp_path / "runs.jsonl") for _ in range(2))
+    assert [ours.claim("a"), ours.claim("a"), theirs.claim("a")] == [True, True, False]
+    assert [ours.claim("b"), theirs.claim("c")] == [True, True], "one at a time"
+    ours.add("a", RUN)
+    assert not theirs.claim("a")
+    assert theirs.find("a") == RUN
+    ours.release()
+    assert theirs.claim("b"), "given up"
+    theirs.release()
+    assert os.listdir(tmp_path) == ["runs.jsonl"]
+    assert RunLog(None).claim("a")
+
+
+def test_a_claim_may_wait_until_the_other_has_finished_or_given_up(tmp_path: Path) -> None:
+    ours = RunLog(tmp_path / "runs.jsonl")
+    found: dict[str, bool] = {}
+
+    def wait(name: str) -> None:
+        theirs = RunLog(tmp_path / "runs.jsonl")
+        found[name] = theirs.claim(name, wait=True)
+        theirs.release()
+
+    threads = [threading.Thread(target=wait, args=(name,), daemon=True) for name in "ab"]
+    assert all([ours.claim("a"), ours.claim("b")])
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    assert not found
+    ours.add("a", RUN)
+    threads[0].join()
+    assert found == {"a": False}
+    ours.release()
+    threads[1].join()
+    assert found == {"a": False, "b": True}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_evaluations_side_by_side_train_each_run_once(
+    fails: bool, tiny_store: ClassStore, tiny_test_store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: Counter[tuple[str, ...]] = Counter()
+    busy = threading.Barrier(2)
+
+    def train_run(task: Task, settings: Settings) -> tuple[Run, ...]:
+        first = not trained
+        trained[tuple(task.identities)] += 1
+        if sum(trained.values()) <= 2:
+            busy.wait(timeout=60)  # both are at a run: not at the same
+            if fails and first:
+                raise DivergenceError("the first of all")
+        return tuple(Run(task.seed, float(task.seed), len(task.images), 1, 0.0) for _ in task.judges)
+
+    monkeypatch.setattr(runs, "train_run", train_run)
+    reports: list[Report] = []
+    errors: list[DivergenceError] = []
+
+    def one() -> None:
+        subject, data = subject_of(tiny_store, tiny_store), Data(tiny_store, tiny_test_store)
+        try:
+            reports.append(
+                evaluate(
+                    subject,
+                    data,
+                    Protocol("tiny", epochs=1),
+                    seeds=4,
+                    baselines=(),
+                    runs=tmp_path / "runs.jsonl",
+                    progress=False,
+                )
+            )
+        except DivergenceError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=one, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(trained.values()) == ([1, 1, 1, 2] if fails else [1, 1, 1, 1])
+    assert (len(reports), len(errors)) == ((1, 1) if fails else (2, 0))
+    assert {report.rows for report in reports} == {reports[0].rows}
+    assert [run.accuracy for run in reports[0].rows[0].runs] == [0.0, 1.0, 2.0, 3.0]
+    assert os.listdir(tmp_path) == ["runs.jsonl"]

@@ -7,10 +7,12 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from latentdc.data.named import PUBLISHED
@@ -42,7 +44,8 @@ class _Read:
 class RunLog:
     """Finished runs by identity, appended to a ``runs.jsonl`` as they finish, so that a second call skips them.
 
-    Several evaluations may share the file: it is only ever appended to, a whole line in one write.
+    Several evaluations may share the file: it is only ever appended to, a whole line in one write, and a run that one
+    of them is at (``claim``) is not trained by another meanwhile.
 
     Args:
         path: file to read and append to; None keeps runs in memory only.
@@ -56,6 +59,7 @@ class RunLog:
         self.runs: dict[str, Run] = {}
         """Finished runs by identity."""
         self._read = _Read()
+        self._claimed: dict[str, FileLock] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -93,7 +97,7 @@ class RunLog:
         return self.runs.get(identity)
 
     def add(self, identity: str, run: Run, **about: str) -> None:
-        """Record a finished run; ``about`` is for human readers of the file.
+        """Record a finished run, which ends its claim; ``about`` is for human readers of the file.
 
         Raises:
             OSError: the line could not be written whole, for instance on a full disk.
@@ -102,6 +106,42 @@ class RunLog:
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _append(self.path, json.dumps({"identity": identity, **about, "run": asdict(run)}) + "\n")
+        self._unlock(identity)
+
+    def claim(self, identity: str, *, wait: bool = False) -> bool:
+        """Whether a run is left to train and nobody else is at it; it is then this evaluation's until ``release``.
+
+        Args:
+            identity: what the run is found by.
+            wait: for the other that is at it, until that one has finished or given up. Hold no claims meanwhile: two
+                that wait for each other would for ever.
+        """
+        if self.path is not None and identity not in self._claimed:
+            lock = self._lock(identity)
+            try:
+                lock.acquire(blocking=wait)
+            except Timeout:
+                return False
+            self._claimed[identity] = lock
+            self.refresh()
+        return self.find(identity) is None
+
+    def release(self) -> None:
+        """Leave what was claimed to others; what of it is not in the log is theirs to train."""
+        for identity in tuple(self._claimed):
+            self._unlock(identity)
+
+    def _unlock(self, identity: str) -> None:
+        if (lock := self._claimed.pop(identity, None)) is None:
+            return
+        with suppress(OSError):  # some systems keep a file that is open
+            Path(lock.lock_file).unlink()  # who takes the next of that name finds the run in the log
+        lock.release()
+
+    def _lock(self, identity: str) -> FileLock:
+        assert self.path is not None
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.path.with_name(f"{self.path.name}.{identity[:16]}.lock"))
 
 
 def _append(path: Path, line: str) -> None:
@@ -157,40 +197,48 @@ class Bench:
             for seed in seeds
             for student in students
         }
-        missing = sum(self.log.find(mark) is None for mark in about)
-        tasks = self._missing(candidates, students, seeds)
-        finished = (
-            ((task, train_run(task, self.settings)) for task in tasks)
-            if min(self.workers, missing) < 2
-            else train_parallel(tasks, self.settings, min(self.workers, missing))
-        )
+        left = [mark for mark in about if self.log.find(mark) is None]
         with tqdm(
-            total=len(about), initial=len(about) - missing, unit="run", desc="evaluate", disable=not self.progress
+            total=len(about), initial=len(about) - len(left), unit="run", desc="evaluate", disable=not self.progress
         ) as bar:
-            for task, runs in finished:
-                candidate, student = about[task.identities[0]]
-                for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # the one asked for last
-                    if self.log.find(mark) is None:
-                        self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
-                bar.set_postfix_str(f"{candidate.name} {student} {runs[0].accuracy:.1f} %")
-                bar.update(sum(self.log.find(mark) is not None for mark in about) - bar.n)
+            while left:
+                try:
+                    for task, runs in self._trained(self._missing(candidates, students, seeds), len(left)):
+                        candidate, student = about[task.identities[0]]
+                        for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # first judge's last
+                            if self.log.find(mark) is None:
+                                self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
+                        bar.set_postfix_str(f"{candidate.name} {student} {runs[0].accuracy:.1f} %")
+                        bar.update(sum(self.log.find(mark) is not None for mark in about) - bar.n)
+                finally:
+                    self.log.release()
+                if left := [mark for mark in about if self.log.find(mark) is None]:
+                    bar.set_postfix_str("waiting for others, who are at these runs")
+                    self.log.claim(left[0], wait=True)
+            bar.update(len(about) - bar.n)
         return tuple(
             _row(candidate, student, [self.log.runs[self._marks(candidate, student, seed)[0]] for seed in seeds])
             for student in students
             for candidate in candidates
         )
 
+    def _trained(self, tasks: Iterator[Task], most: int) -> Iterator[tuple[Task, tuple[Run, ...]]]:
+        """The tasks as they finish, ``most`` of them at the most."""
+        if min(self.workers, most) < 2:
+            return ((task, train_run(task, self.settings)) for task in tasks)
+        return train_parallel(tasks, self.settings, min(self.workers, most))
+
     def _missing(
         self, candidates: Sequence[Candidate], students: Sequence[str], seeds: Sequence[int]
     ) -> Iterator[Task]:
-        """What is not yet trained; a candidate's set is drawn when needed, once per seed, for all students."""
+        """What is left and no other evaluation is at; a set is drawn when needed, once per seed, for all students."""
         for candidate in candidates:
             for seed in seeds:
                 images: ImageSet | None = None
                 for student in students:
                     marks = self._marks(candidate, student, seed)
                     self.log.refresh()
-                    if self.log.find(marks[0]) is None:
+                    if self.log.find(marks[0]) is None and self.log.claim(marks[0]):
                         images = images or candidate.draw(seed)
                         yield Task(images, self.judges, self.spec, student, seed, marks)
 

@@ -90,13 +90,13 @@ class Plan:
             recipe: digest of its recipe, noted the first time.
 
         Raises:
-            InputError: the recipe, or the settings of its variant, were others when the cell was begun.
+            InputError: the recipe, the settings of its variant or its decoder were others when the cell was begun.
         """
         known = self._cell(name)
         if known.setdefault("recipe", recipe) != recipe:
             raise InputError(
-                f"{name}: its recipe or settings are others than when it was begun. Give the variant another name, or "
-                f"delete {self.folder}/cells/{name}.json, bundles/{name}, bundles/{name}.run and */{name}."
+                f"{name}: its recipe, settings or decoder are others than when it was begun. Give the variant another "
+                f"name, or delete {self.folder}/cells/{name}.json, bundles/{name}, bundles/{name}.run and */{name}."
             )
         _write(self._place(name, "json"), known)
 

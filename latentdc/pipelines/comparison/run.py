@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from latentdc.atomic import destination
+from latentdc.bundle.references import checksums
 from latentdc.data.sources import Data
 from latentdc.errors import LatentDCError, RecipeError
 from latentdc.evaluate import evaluate
@@ -159,10 +160,12 @@ class _Cell:
         return bundle
 
     def _recipe(self) -> str:
-        """Digest of all that the cell's recipe says."""
+        """Digest of all that the cell's recipe says, and of what lies in the folders that it names."""
         resolved = load_recipe(self.recipe, settings=self.settings, overrides=self._changes())
-        begun = start_identity(resolved)
-        return hashlib.sha256((to_toml(resolved) + (json.dumps(begun) if begun else "")).encode()).hexdigest()
+        decoder = resolved.decoder if isinstance(resolved.decoder, str) else resolved.decoder.kind
+        lying = [start_identity(resolved), checksums(Path(decoder))]  # empty where it names none
+        said = [to_toml(resolved), *(json.dumps(each) for each in lying if each)]
+        return hashlib.sha256("".join(said).encode()).hexdigest()
 
     def _changes(self) -> dict[str, Any]:
         """The footing as changes to the recipe."""
