@@ -131,7 +131,7 @@ def condense(
         on_step,
     )
     with as_logits(bank):
-        state = loop.start(_identified(checkpoints, bank, optim, steps, seed))
+        state = loop.start(_identified(checkpoints, bank, optim, steps, seed, precision))
         with _bar(state.step, steps, progress and accelerator.is_main_process) as bar, state.kept():
             loop.run(state, bar)
     return bank
@@ -255,13 +255,13 @@ def _bar(done: int, steps: int, shown: bool) -> tqdm:
 
 
 def _identified(
-    checkpoints: Checkpoints | None, bank: LatentBank, optim: Optim, steps: int, seed: int
+    checkpoints: Checkpoints | None, bank: LatentBank, optim: Optim, steps: int, seed: int, precision: str
 ) -> Checkpoints | None:
     """The same folder, its identity widened by the arguments that decide the result."""
     if checkpoints is None:
         return None
     own: dict[str, Any] = {f"optim.{name}": value for name, value in asdict(optim).items()}
-    own |= {"seed": seed, "num_rows": bank.num_rows, "num_classes": bank.num_classes}
+    own |= {"seed": seed, "num_rows": bank.num_rows, "num_classes": bank.num_classes, "precision": precision}
     if optim.schedule != "constant":
         own["steps"] = steps  # A constant schedule may be continued for longer; a cosine is another run.
     return replace(checkpoints, identity={**checkpoints.identity, **own})

@@ -48,6 +48,7 @@ class Parts:
         identity: dict | None = None,
         chunk: int | None = None,
         progress: bool = False,
+        precision: str | None = None,
     ) -> torch.Tensor:
         kept = None if folder is None else Checkpoints(folder, identity or {}, every_steps=every, every_seconds=None)
         bank = condense(
@@ -62,6 +63,7 @@ class Parts:
             checkpoints=kept,
             on_step=on_step,
             progress=progress,
+            precision=precision,
         )
         assert bank is self.bank
         return bank.z["x"].detach().clone()
@@ -211,6 +213,8 @@ def test_another_recipe_is_refused(tiny_store: ClassStore, tmp_path: Path) -> No
         Parts(tiny_store).condense(
             4, folder=tmp_path, identity={"data": "a", "by": "mean"}, optim=Optim(kind="sgd", lr=0.5, momentum=0.5)
         )
+    with pytest.raises(InputError, match="precision is 'bf16', was 'fp32'"):
+        Parts(tiny_store).condense(4, folder=tmp_path, identity={"data": "a", "by": "mean"}, precision="bf16")
 
 
 def test_one_bar_on_standard_error_with_loss_and_rate(

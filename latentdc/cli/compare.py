@@ -36,8 +36,8 @@ def compare(
     """Condense with several recipes under one budget, judge them alike, and keep a table of all.
 
     Finished cells are skipped and interrupted ones go on, so that recipes may be added to the file and the command
-    given again; given several times at once, the processes share cells and baselines. Exit code 2 if a cell could not be run;
-    the others are done nevertheless.
+    given again; given several times at once, the processes share cells and baselines. Exit code 2 if a cell could not
+    be run; the others are done nevertheless.
 
     \b
     Example of a comparison:
