@@ -203,7 +203,8 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(data: Data, tmp_path: P
             assert mine
             plan.note("dm", None)  # as a cell does that begins
             busy.set()
-            while not (tmp_path / "out" / "test" / "mdc" / "report.json").is_file():
+            end = time.monotonic() + 60
+            while not (tmp_path / "out" / "test" / "mdc" / "report.json").is_file() and time.monotonic() < end:
                 time.sleep(0.01)
             order.append("dm given up")
             plan.note("dm", failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -111,6 +112,7 @@ def test_a_run_belongs_to_whoever_claims_it_first(tmp_path: Path) -> None:
     assert theirs.find("a") == RUN
     ours.release()
     assert theirs.claim("b"), "given up"
+    assert sorted(os.listdir(tmp_path)) == ["runs.jsonl", "runs.jsonl.b.lock", "runs.jsonl.c.lock"], "what is claimed"
     theirs.release()
     assert os.listdir(tmp_path) == ["runs.jsonl"]
     assert RunLog(None).claim("a")
@@ -132,10 +134,10 @@ def test_a_claim_may_wait_until_the_other_has_finished_or_given_up(tmp_path: Pat
     time.sleep(0.1)
     assert not found
     ours.add("a", RUN)
-    threads[0].join()
+    threads[0].join(timeout=60)
     assert found == {"a": False}
     ours.release()
-    threads[1].join()
+    threads[1].join(timeout=60)
     assert found == {"a": False, "b": True}
 
 
@@ -144,15 +146,15 @@ def test_evaluations_side_by_side_train_each_run_once(
     fails: bool, tiny_store: ClassStore, tiny_test_store: ClassStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: Counter[tuple[str, ...]] = Counter()
-    busy = threading.Barrier(2)
+    order, busy = itertools.count(), threading.Barrier(2)
 
     def train_run(task: Task, settings: Settings) -> tuple[Run, ...]:
-        first = not trained
+        number = next(order)
         trained[tuple(task.identities)] += 1
-        if sum(trained.values()) <= 2:
+        if number < 2:
             busy.wait(timeout=60)  # both are at a run: not at the same
-            if fails and first:
-                raise DivergenceError("the first of all")
+        if fails and number == 0:
+            raise DivergenceError("the first of all")
         return tuple(Run(task.seed, float(task.seed), len(task.images), 1, 0.0) for _ in task.judges)
 
     monkeypatch.setattr(runs, "train_run", train_run)
@@ -180,7 +182,7 @@ def test_evaluations_side_by_side_train_each_run_once(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert sorted(trained.values()) == ([1, 1, 1, 2] if fails else [1, 1, 1, 1])
     assert (len(reports), len(errors)) == ((1, 1) if fails else (2, 0))
     assert {report.rows for report in reports} == {reports[0].rows}

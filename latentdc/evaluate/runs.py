@@ -124,7 +124,9 @@ class RunLog:
                 return False
             self._claimed[identity] = lock
             self.refresh()
-        return self.find(identity) is None
+        if done := self.find(identity) is not None:
+            self._unlock(identity)
+        return not done
 
     def release(self) -> None:
         """Leave what was claimed to others; what of it is not in the log is theirs to train."""
@@ -205,9 +207,7 @@ class Bench:
                 try:
                     for task, runs in self._trained(self._missing(candidates, students, seeds), len(left)):
                         candidate, student = about[task.identities[0]]
-                        for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # first judge's last
-                            if self.log.find(mark) is None:
-                                self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
+                        self._record(task, runs, candidate, student)
                         bar.set_postfix_str(f"{candidate.name} {student} {runs[0].accuracy:.1f} %")
                         bar.update(sum(self.log.find(mark) is not None for mark in about) - bar.n)
                 finally:
@@ -227,6 +227,11 @@ class Bench:
         if min(self.workers, most) < 2:
             return ((task, train_run(task, self.settings)) for task in tasks)
         return train_parallel(tasks, self.settings, min(self.workers, most))
+
+    def _record(self, task: Task, runs: tuple[Run, ...], candidate: Candidate, student: str) -> None:
+        for mark, run in reversed(tuple(zip(task.identities, runs, strict=True))):  # the one asked for last
+            if self.log.find(mark) is None:
+                self.log.add(mark, run, row=candidate.name, basis=candidate.basis, student=student)
 
     def _missing(
         self, candidates: Sequence[Candidate], students: Sequence[str], seeds: Sequence[int]
